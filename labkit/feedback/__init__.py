@@ -1,0 +1,1 @@
+"""Judgements: where they are kept, and who gives them."""
