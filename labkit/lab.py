@@ -1,0 +1,340 @@
+"""The lab: a recipe, a folder of runs, and the plumbing that every stage shares (seed, device, logging, manifest).
+
+`lab.run("dpo")` returns the finished run, or makes it. A run's id is the run's name with six hex digits over everything that
+it depends on: the same choices find the same run, a changed number re-runs exactly what it touches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from labkit import recipe as recipes
+from labkit import runs, stages
+from labkit.errors import LabError
+from labkit.recipe import Recipe, Settings
+from labkit.records import Vote, digest, write_jsonl
+from labkit.runs import Run
+
+if TYPE_CHECKING:
+    from labkit.feedback.store import VoteStore
+    from labkit.sources import Source
+
+
+class Model(Settings):
+    """The model that everything starts from."""
+
+    path: str = Field("", description="hub id, local folder or GGUF file of a pretrained model; empty: random weights")
+    hidden: int = Field(128, ge=8, description="width d of the embedded model (with random weights only)")
+    layers: int = Field(3, ge=1, description="transformer blocks")
+    heads: int = Field(4, ge=1, description="attention heads; hidden must divide by it")
+    intermediate: int = Field(384, ge=8, description="width of the feed-forward layer")
+    vocabulary: int = Field(1024, ge=64, description="BPE tokens, learned from the web text")
+    context: int = Field(256, ge=32, description="longest prompt and answer together, in tokens")
+    lora: int = Field(0, ge=0, description="rank of LoRA adapters in every tuning stage; 0 trains all weights")
+    dtype: str = Field(
+        "float32", pattern="^(float32|bfloat16)$", description="precision of the weights; bfloat16 on a GPU"
+    )
+    device: str = Field(
+        "auto", pattern="^(auto|cpu|cuda|mps)$", description="where it runs; auto takes a GPU if there is one"
+    )
+
+
+class Votes(Settings):
+    """Where judgements are kept."""
+
+    address: str = Field("", description="SQLAlchemy address; empty: votes.sqlite in the outputs folder")
+
+
+class Answering(Settings):
+    """How every model answers the evaluation prompts."""
+
+    n: int = Field(2, ge=1, description="answers to each evaluation prompt")
+    max_tokens: int = Field(48, ge=4, description="longest answer, in tokens")
+    temperature: float = Field(1.0, gt=0, description="1: the model's own distribution, for which KL is defined")
+    batch: int = Field(256, ge=1, description="answers written side by side")
+    bootstrap: int = Field(2000, ge=100, description="resamples of prompts behind every interval")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be: its id, its parents (finished or not), and the votes it would use."""
+
+    name: str
+    id: str
+    settings: Settings
+    parents: dict[str, Plan]
+    votes: list[Vote] | None
+
+
+class Lab:
+    """One recipe in one outputs folder."""
+
+    def __init__(self, recipe: Recipe, outputs: str | Path = "outputs") -> None:
+        self.recipe = recipe
+        here = (
+            Path.cwd()
+        )  # JupyterLab starts a kernel in the notebook's folder; its outputs lie one above, as papermill's do
+        self.outputs = ((here.parent if here.name == "notebooks" else here) / outputs).resolve()
+        self.folder = self.outputs / recipe.name
+        self.home = self.folder / "variants" / recipe.variant if recipe.variant else self.folder
+        self.listeners: list[Any] = []
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            probe = self.home / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise LabError(
+                f"Cannot write to {self.home} ({error.strerror}): choose another folder with --outputs."
+            ) from error
+
+    @classmethod
+    def open(
+        cls, recipe: str = "tiny", overrides: dict[str, Any] | None = None, *, outputs: str | Path = "outputs"
+    ) -> Lab:
+        """The lab of a recipe (a name or a YAML file) with overrides such as `{"dpo.beta": 0.3}`."""
+        return cls(recipes.load(recipe, overrides, sections=stages.sections()), outputs)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where text, prompts and demonstrations come from: the embedded world, or data sets."""
+        from labkit import sources
+
+        return sources.open_source(self.recipe["data"], seed=self.recipe.seed)
+
+    @cached_property
+    def votes(self) -> VoteStore:
+        """The durable store of every judgement."""
+        from labkit.feedback.store import VoteStore
+
+        address = self.recipe["votes"].address
+        return VoteStore(address or f"sqlite:///{self.outputs / 'votes.sqlite'}")
+
+    def plan(self, name: str) -> Plan:
+        """What the run called `name` would be under this recipe; nothing is made."""
+        if name not in stages.GRAPH:
+            recipes._known(name, stages.GRAPH, "run")
+        node = stages.GRAPH[name]
+        stage = stages.module(node.stage)
+        settings = stages.settings(node, self.recipe[node.stage])
+        parents = {p: self.plan(p) for p in node.parents}
+        if node.optional:
+            parents = {n: p for n, p in parents.items() if runs.find(self.folder, p.id)}
+        votes = None
+        if getattr(stage, "READS_VOTES", False):
+            votes = self.votes.votes(run=parents["preferences"].id)
+        shared = {s: self.recipe[s].model_dump(mode="json") for s in ("model", "answers")}
+        identity = {
+            "name": name,
+            "version": stage.VERSION,
+            "settings": settings.model_dump(mode="json"),
+            **shared,
+            "seed": self.recipe.seed,
+            "source": self.source.digest(),
+            "parents": {n: p.id for n, p in parents.items()},
+            "votes": digest([v.id for v in votes], 12) if votes is not None else None,
+        }
+        return Plan(name, f"{name}-{digest(identity)}", settings, parents, votes)
+
+    def find(self, name: str) -> Run | None:
+        """The finished run of that name under this recipe, or None."""
+        return runs.find(self.folder, self.plan(name).id)
+
+    def finished(self) -> dict[str, Run]:
+        """All finished runs of this recipe by name, in the graph's order."""
+        found = {name: self.find(name) for name in stages.GRAPH}
+        return {name: run for name, run in found.items() if run}
+
+    def run(self, name: str) -> Run:
+        """The finished run; made now if it is not there yet.
+
+        Raises LabError when a parent is missing: every page makes its own runs and no other's.
+        """
+        import filelock
+
+        plan = self.plan(name)
+        if run := runs.find(self.folder, plan.id):
+            return run
+        parents: dict[str, Run] = {}
+        for parent, its in plan.parents.items():
+            found = runs.find(self.folder, its.id)
+            if not found:
+                page = stages.GRAPH[parent].page
+                raise LabError(
+                    f"{name} needs the run {its.id}, which is not there: run page {page}, or 'labkit run {parent}'."
+                )
+            parents[parent] = found
+        with filelock.FileLock(self.folder / f".{plan.id}.lock"):  # the same run in two kernels: the second waits
+            if run := runs.find(self.folder, plan.id):
+                return run
+            return self._make(plan, parents)
+
+    def _make(self, plan: Plan, parents: dict[str, Run]) -> Run:
+        node = stages.GRAPH[plan.name]
+        stage = stages.module(node.stage)
+        started, clock = datetime.now(UTC), time.monotonic()
+        with _full_disk(self.folder):
+            folder = runs.start(self.folder, plan.id)
+            (folder / "recipe.yaml").write_text(self.recipe.dump(), encoding="utf-8")
+            if plan.votes is not None:
+                write_jsonl(folder / "votes.jsonl", plan.votes)
+            job = Job(
+                self,
+                plan.name,
+                plan.id,
+                plan.settings,
+                folder,
+                parents,
+                plan.votes or [],
+                listeners=list(self.listeners),
+            )
+            job.prepare()
+            stage.run(job)
+            job.close()
+            return runs.finish(
+                folder,
+                {
+                    "id": plan.id,
+                    "name": plan.name,
+                    "stage": node.stage,
+                    "version": stage.VERSION,
+                    "about": node.about,
+                    "recipe": self.recipe.name,
+                    "recipe_digest": self.recipe.digest,
+                    "overrides": dict(self.recipe.overrides),
+                    "seed": self.recipe.seed,
+                    "settings": plan.settings.model_dump(mode="json"),
+                    "model": self.recipe["model"].model_dump(mode="json"),
+                    "source": self.source.name,
+                    "parents": {n: r.id for n, r in parents.items()},
+                    "votes": len(plan.votes) if plan.votes is not None else None,
+                    "votes_digest": digest([v.id for v in plan.votes], 12) if plan.votes is not None else None,
+                    "cost": job.cost,
+                    "summary": job.summary,
+                    "started": started.isoformat(timespec="seconds"),
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seconds": round(time.monotonic() - clock, 2),
+                    "phases": {k: round(v, 2) for k, v in job.phases.items()},
+                    "peak_mb": _peak_mb(),
+                    "versions": {p: version(p) for p in ("torch", "transformers", "trl", "labkit")},
+                    "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+                },
+            )
+
+
+@dataclass
+class Job:
+    """What a stage is handed: its settings, its parents, its votes, and the plumbing to log, save and close."""
+
+    lab: Lab
+    name: str
+    id: str
+    settings: Any
+    folder: Path
+    parents: dict[str, Run]
+    votes: list[Vote]
+    summary: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    listeners: list[Any] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.lab.recipe
+
+    @property
+    def source(self) -> Source:
+        return self.lab.source
+
+    @property
+    def seed(self) -> int:
+        """A seed of this run's own: the recipe's seed and the run's name, mixed."""
+        return int(digest([self.recipe.seed, self.name], 8), 16) % 2**31
+
+    @cached_property
+    def device(self) -> str:
+        """`cpu`, `cuda` or `mps`."""
+        import torch
+
+        wanted = self.recipe["model"].device
+        if wanted != "auto":
+            return wanted
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def prepare(self) -> None:
+        """Fix the threads and every random number generator, so that a second run gives the same bytes."""
+        import torch
+        import transformers
+
+        torch.set_num_threads(self.settings.threads)
+        transformers.set_seed(self.seed)
+        transformers.utils.logging.disable_progress_bar()
+        self._clock = time.monotonic()
+        self._metrics = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
+
+    def log(self, step: int, of: int, **metrics: float) -> None:
+        """Write one line of metrics (`step`, `of`, `seconds`, and names such as `train/loss`) and tell who listens.
+
+        Raises LabError when a loss is not a number: the run is not worth going on with.
+        """
+        row: dict[str, Any] = {"step": step, "of": of, "seconds": round(time.monotonic() - self._clock, 2)}
+        for key, value in metrics.items():
+            if not math.isfinite(value):
+                raise LabError(
+                    f"{key} became {value} at step {step} of {self.name}: lower {self.stage}.learning_rate and run again."
+                )
+            row[key] = round(float(value), 6)
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for listen in self.listeners:
+            listen(self, row)
+
+    @property
+    def stage(self) -> str:
+        return stages.GRAPH[self.name].stage
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Any:
+        """Time a part of the stage; the manifest lists seconds by part."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - start
+
+    def close(self) -> None:
+        self._metrics.close()
+
+
+@contextlib.contextmanager
+def _full_disk(folder: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            raise LabError(
+                f"The disk that holds {folder} is full: free some space ('labkit clean' helps) and run again."
+            ) from error
+        raise
+
+
+def _peak_mb() -> int:
+    """Peak resident memory of this process, in MB (0 where the system does not say)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

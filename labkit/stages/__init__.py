@@ -1,0 +1,66 @@
+"""The one graph of the lab, as a literal: what each run is made from, and on which page it is made.
+
+A stage is a module of this package with `VERSION`, `Settings` and `run(job)`. A control is a stage with one thing changed.
+Adding a stage: its module, its page, one line here, and a recipe where its numbers must differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from labkit.recipe import Settings
+
+
+@dataclass(frozen=True)
+class Node:
+    """One run of the ladder: the stage that makes it, its parents, the page it is made on, what a control changes."""
+
+    parents: tuple[str, ...]
+    page: str
+    stage: str
+    about: str
+    change: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False  # parents that are not finished are left out (only `compare`)
+
+
+# fmt: off
+GRAPH: dict[str, Node] = {
+    "pretrain":     Node((),                         "01_pretrain",    "pretrain",    "next-token prediction from random weights"),
+    "sft":          Node(("pretrain",),              "02_sft",         "sft",         "supervised fine-tuning on demonstrations"),
+    "preferences":  Node(("sft",),                   "04_preferences", "preferences", "several answers a prompt, ranked"),
+    "reward":       Node(("sft", "preferences"),     "05_reward",      "reward",      "a model of the rankings"),
+    "ppo":          Node(("sft", "reward"),          "06_ppo",         "ppo",         "RL against the reward model, with a KL penalty"),
+    "dpo":          Node(("sft", "preferences"),     "07_dpo",         "dpo",         "the preferences directly, without a reward model"),
+    "sft_twice":    Node(("pretrain",),              "07_dpo",         "sft",         "control: SFT for twice the steps", {"epochs": "x2"}),
+    "dpo_shuffled": Node(("sft", "preferences"),     "07_dpo",         "dpo",         "control: DPO on shuffled labels", {"shuffle_labels": True}),
+    "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
+    "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "judge"),
+                                                     "13_compare",     "compare",     "every model on the same prompts", {}, True),
+}
+# fmt: on
+
+STAGES = ("pretrain", "sft", "preferences", "reward", "ppo", "dpo", "compare")
+
+
+def module(stage: str) -> ModuleType:
+    """The stage's file."""
+    return importlib.import_module(f"labkit.stages.{stage}")
+
+
+def sections() -> dict[str, type[Settings]]:
+    """Every section of a recipe with its type: what all stages share, then each stage's own."""
+    from labkit.lab import Answering, Model, Votes
+    from labkit.sources import Data
+
+    shared: dict[str, type[Settings]] = {"model": Model, "data": Data, "votes": Votes, "answers": Answering}
+    return {**shared, **{stage: module(stage).Settings for stage in STAGES}}
+
+
+def settings(node: Node, own: Settings) -> Settings:
+    """The stage's settings for this node: as the recipe has them, with the control's change ("x2" doubles)."""
+    change = {k: getattr(own, k) * 2 if v == "x2" else v for k, v in node.change.items()}
+    return own.model_copy(update=change)
