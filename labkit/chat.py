@@ -10,11 +10,12 @@ from labkit.records import Prompt
 
 PAD, END, USER, ASSISTANT = "<pad>", "<end>", "<user>", "<assistant>"
 
-# One turn is "<user>question" or "<assistant>answer<end>". What stands inside {% generation %} is what SFT trains on.
+# One turn is "<user> question" or "<assistant> answer<end>": with the blank, an answer's first word is the same token as
+# after "A:" on the web's pages, so that what was learned there carries over. What stands inside {% generation %} is what SFT trains on.
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}<assistant>"
-    "{% generation %}{{ message['content'] }}<end>{% endgeneration %}"
-    "{% else %}<user>{{ message['content'] }}{% endif %}{% endfor %}"
+    "{% generation %} {{ message['content'] }}<end>{% endgeneration %}"
+    "{% else %}<user> {{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 # For a base model from elsewhere that has no template of its own: plain words and its own end-of-text token.
@@ -100,7 +101,13 @@ def answer_ids(tokenizer: Any, prompt: Prompt, completion: str) -> tuple[list[in
     asked = list(prompt.messages)
     before = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
     whole = asked + [{"role": "assistant", "content": completion}]
-    after = list(tokenizer.apply_chat_template(whole, return_dict=False))[len(before) :]
+    ids = list(tokenizer.apply_chat_template(whole, return_dict=False))
+    after = ids[len(before) :]
+    if ids[: len(before)] != before:  # a word piece spans the border: write the answer after the prompt's own tokens
+        opening = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(whole, tokenize=False)
+        rest = text.removeprefix(opening) if text.startswith(opening) else completion
+        after = list(tokenizer(rest, add_special_tokens=False)["input_ids"])
     if tokenizer.eos_token_id in after:
         after = after[: after.index(tokenizer.eos_token_id) + 1]
     else:

@@ -62,8 +62,8 @@ class Comparison:
         return [np.array([a.scores[name] for a in mine[p.id] if name in a.scores], dtype=float) for p in self.prompts]
 
     def gold(self, author: str) -> np.ndarray:
-        """(N,): the author's mean score on each prompt."""
-        return np.array([s.mean() for s in self.scores(author)])
+        """(N,): the author's mean score on each prompt; NaN where nobody judged."""
+        return np.array([s.mean() if len(s) else np.nan for s in self.scores(author)])
 
     def deltas(self, author: str, against: str = "") -> np.ndarray:
         """(N,): mean score minus that of `against` (the reference unless given), prompt by prompt."""
@@ -71,6 +71,8 @@ class Comparison:
 
     def wins(self, author: str, against: str = "") -> np.ndarray:
         """(N,): the share of pairs of answers to each prompt that the author wins, ties half."""
+        if not self.score:
+            return np.full(len(self.prompts), np.nan)
         return win_rates(self.scores(author), self.scores(against or self.reference))
 
     def measured(self, author: str, name: str) -> np.ndarray:
@@ -209,8 +211,8 @@ def join(
 ) -> Comparison:
     """Join the runs' answers on the prompts that all of them have answered, scored by `score`.
 
-    Two runs with one author (two `dpo` runs) stand apart under their run's id. Raises LabError when there are no
-    answers, no such score, or no prompt in common.
+    Two runs with one author (two `dpo` runs) stand apart under their run's id. An empty `score` compares only what needs
+    no judge: lengths, refusals, KL. Raises LabError when there are no answers, no such score, or no prompt in common.
     """
     groups, owners = _groups(runs, split)
     if not groups:
@@ -218,7 +220,7 @@ def join(
     table: dict[str, dict[str, list[Answer]]] = {}
     prompts: dict[str, Prompt] = {}
     for author, answers in groups.items():
-        scored = [a for a in answers if score in a.scores]
+        scored = [a for a in answers if not score or score in a.scores]
         if not scored:
             known = ", ".join(sorted({s for a in answers for s in a.scores})) or "none"
             raise LabError(f"No answer of {author} has the score '{score}': choose another (known: {known}).")

@@ -37,11 +37,11 @@ class Model(Settings):
     """The model that everything starts from."""
 
     path: str = Field("", description="hub id, local folder or GGUF file of a pretrained model; empty: random weights")
-    hidden: int = Field(128, ge=8, description="width d of the embedded model (with random weights only)")
+    hidden: int = Field(96, ge=8, description="width d of the embedded model (with random weights only)")
     layers: int = Field(3, ge=1, description="transformer blocks")
     heads: int = Field(4, ge=1, description="attention heads; hidden must divide by it")
-    intermediate: int = Field(384, ge=8, description="width of the feed-forward layer")
-    vocabulary: int = Field(1024, ge=64, description="BPE tokens, learned from the web text")
+    intermediate: int = Field(256, ge=8, description="width of the feed-forward layer")
+    vocabulary: int = Field(2048, ge=64, description="BPE tokens, learned from the web text")
     context: int = Field(256, ge=32, description="longest prompt and answer together, in tokens")
     lora: int = Field(0, ge=0, description="rank of LoRA adapters in every tuning stage; 0 trains all weights")
     dtype: str = Field(
@@ -276,12 +276,16 @@ class Job:
 
     def prepare(self) -> None:
         """Fix the threads and every random number generator, so that a second run gives the same bytes."""
+        import datasets
         import torch
         import transformers
 
         torch.set_num_threads(self.settings.threads)
         transformers.set_seed(self.seed)
         transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()  # a fresh score head is meant, and not worth a report
+        datasets.disable_progress_bars()
+        os.environ["TQDM_DISABLE"] = "1"
         self._clock = time.monotonic()
         self._metrics = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
 

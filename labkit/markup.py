@@ -7,6 +7,7 @@ not trust (which loses its style sheets) looks right.
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,11 @@ class Html:
         return self.text
 
     __str__ = __repr__
+
+
+def attached() -> bool:
+    """Whether a page with a person is behind this kernel: JupyterLab says so, papermill does not."""
+    return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
 def esc(value: Any) -> str:

@@ -70,6 +70,7 @@ def run(
         recipes._known(target, [*graph, REPORT], "stage")
     chosen = [t for t in targets if t != REPORT]
     names = schedule.select(graph, chosen) if chosen or not targets else []
+    names = [name for name in names if stages.asked_for(name, lab.recipe)]
     jobs = jobs or cores()
     threads = {name: getattr(lab.recipe[graph[name].stage], "threads", 1) for name in names}
     pages = schedule.pages(graph, names, threads=threads, jobs=jobs, start=not targets)
@@ -225,6 +226,8 @@ def write_report(lab: Lab, write: Callable[..., Path] | None = None, *, again: b
 def environment(lab: Lab) -> dict[str, str]:
     """What the kernels' environment holds: the same hashing in every process, and no network for the embedded world."""
     env = {**os.environ, "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    env.pop("JPY_SESSION_NAME", None)  # started from a page's terminal or cell: these kernels have no page all the same
     if lab.recipe["data"].source == "world" and not lab.recipe["model"].path:
         env["HF_HUB_OFFLINE"] = "1"
     return env

@@ -51,7 +51,7 @@ class Recipe:
         """Empty for the recipe as its file states it, else a folder name made of the overrides: `dpo.beta=1,seed=2`."""
         slug = ",".join(f"{k}={v}" for k, v in sorted(self.overrides.items()))
         safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in slug)
-        return safe if len(safe) <= 80 else f"{safe[:70]}-{digest(slug)}"
+        return safe if safe == slug and len(safe) <= 80 else f"{safe[:70]}-{digest(slug)}"
 
     def rows(self, section: str) -> list[dict[str, Any]]:
         """One section as a table: key, value, origin (default, recipe or override) and what the key means."""
@@ -96,7 +96,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, *, sections: Map
             origins[f"{section}.{key}"] = file.stem
     clean: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
-        clean[key] = value = yaml.safe_load(value) if isinstance(value, str) else value
+        clean[key] = value
         if key == "seed":
             seed = value
             continue
@@ -104,7 +104,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, *, sections: Map
         section, *path = key.split(".")
         inner = given.setdefault(section, {})
         for part in path[:-1]:
-            inner[part] = inner = dict(inner.get(part) or {})
+            held = inner.get(part) or {}
+            inner[part] = inner = dict(held) if isinstance(held, dict) else {}
         inner[path[-1]] = value
         origins[f"{section}.{path[0]}"] = "override"
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -180,6 +181,8 @@ def _build(section: str, model: type[Settings], values: dict[str, Any]) -> Setti
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([section, *(str(p) for p in first["loc"])])
+        if first["type"] == "extra_forbidden":
+            _known(key, [f"{section}.{k}" for k in _keys(model)], "setting")
         what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         given = "" if first["type"] in ("missing", "value_error") else f" (it is {first['input']!r})"
         raise LabError(f"{key}: {what}{given}.") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from labkit import losses
 
 Ids = Sequence[int]
+PART = 512  # tokens, padding included, that go through the model together on a CPU
+DROP = 16  # rows leave the cache when one in so many has ended: leaving one by one would copy the cache at every step
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +101,17 @@ def _sample_batch(
     for t in range(max_tokens):
         logp = torch.log_softmax(logits.float() / temperature, -1)
         token = _draw(logp, top_p, generator)
-        taken = logp.gather(1, token[:, None])[:, 0].tolist()
-        drawn = token.tolist()
-        keep = []
-        for row, answer in enumerate(alive):
+        taken, drawn = logp.gather(1, token[:, None])[:, 0].tolist(), token.tolist()
+        keep = [row for row, answer in enumerate(alive) if not ended[answer]]
+        for row in keep:
+            answer = alive[row]
             ids[answer].append(drawn[row])
             logps[answer].append(taken[row])
             ended[answer] = drawn[row] == end
-            if not ended[answer]:
-                keep.append(row)
+        keep = [row for row in keep if not ended[alive[row]]]
         if not keep or t + 1 == max_tokens:
             break
-        if len(keep) < len(alive):
+        if len(alive) - len(keep) >= max(1, len(alive) // DROP):
             index = torch.tensor(keep, device=device)
             cache.batch_select_indices(index)
             token, position, mask = token[index], position[index], mask[index]
@@ -126,33 +128,56 @@ def _sample_batch(
 
 
 def _draw(logp: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
-    """One token a row from log-probabilities (B, V): the exponential race, which is a multinomial draw."""
+    """One token a row from log-probabilities (B, V), where a uniform number falls among their cumulative sums.
+
+    One random number a row instead of `multinomial`'s one a token: a fifth of the time of sampling from a tiny model.
+    """
     probabilities = logp.exp()
     if top_p < 1:
         ordered, index = probabilities.sort(-1, descending=True)
         drop = ordered.cumsum(-1) - ordered >= top_p
         probabilities = probabilities.masked_fill(torch.zeros_like(drop).scatter(1, index, drop), 0.0)
-    race = torch.empty_like(probabilities).exponential_(generator=generator)
-    return (probabilities / race).argmax(-1)
+    wide = torch.float32 if logp.device.type == "mps" else torch.float64  # 100,000 small numbers add up to 1 only if wide
+    sums = probabilities.to(wide).cumsum(-1)
+    at = torch.rand(len(logp), 1, dtype=wide, device=logp.device, generator=generator) * sums[:, -1:]
+    return torch.searchsorted(sums, at, right=True)[:, 0].clamp(max=logp.shape[1] - 1)
 
 
-def hidden_states(
-    model: Any, prompts: Sequence[Ids], answers: Sequence[Ids], *, shift: int = 1
-) -> tuple[Tensor, Tensor]:
+def hidden_states(model: Any, prompts: Sequence[Ids], answers: Sequence[Ids], *, shift: int = 1) -> tuple[Tensor, Tensor]:
     """Hidden states at the answers' tokens: (N, d) with N all answers' tokens in order, and the mask (B, T) of answers.
 
     `shift` 1 takes the position before each token (which predicts it), 0 the token itself. Rows are padded at the right,
-    where causal attention needs no mask.
+    where causal attention needs no mask. On a CPU rows of like length go through the model together, about PART tokens at a
+    time: the same sums with half the padding.
     """
     device = next(model.parameters()).device
-    tokens, _ = pad([[*p, *a] for p, a in zip(prompts, answers, strict=True)], 0, device=device)
-    hidden = base(model).base_model(input_ids=tokens, use_cache=False).last_hidden_state
-    starts = torch.tensor([len(p) for p in prompts], device=device)[:, None] - shift
-    lengths = torch.tensor([len(a) for a in answers], device=device)[:, None]
-    at = torch.arange(tokens.shape[1], device=device)[None]
-    inside = (at >= starts) & (at < starts + lengths)
-    mask = torch.arange(int(lengths.max()), device=device)[None] < lengths
-    return hidden[inside], mask
+    whole = [[*p, *a][: len(p) + len(a) - shift] for p, a in zip(prompts, answers, strict=True)]
+    offsets = [0, *accumulate(map(len, answers))]
+    found: list[Tensor] = []
+    places: list[int] = []  # where each hidden state belongs
+    for rows in _parts([len(w) for w in whole], PART if device.type == "cpu" else None):
+        tokens, _ = pad([whole[i] for i in rows], 0, device=device)
+        hidden = base(model).base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        starts = torch.tensor([len(prompts[i]) for i in rows], device=device)[:, None] - shift
+        lengths = torch.tensor([len(answers[i]) for i in rows], device=device)[:, None]
+        at = torch.arange(tokens.shape[1], device=device)[None]
+        found.append(hidden[(at >= starts) & (at < starts + lengths)])
+        places += [at for i in rows for at in range(offsets[i], offsets[i + 1])]
+    order = torch.empty(len(places), dtype=torch.long)
+    order[torch.tensor(places)] = torch.arange(len(places))
+    longest = torch.tensor([len(a) for a in answers], device=device)[:, None]
+    mask = torch.arange(int(longest.max()), device=device)[None] < longest
+    return torch.cat(found)[order.to(device)], mask
+
+
+def _parts(lengths: Sequence[int], tokens: int | None) -> Iterator[list[int]]:
+    """Indices in parts of like length, longest first, each of at most `tokens` tokens when padded (None: one part)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        rows = len(order) if tokens is None else max(1, tokens // lengths[order[start]])
+        yield order[start : start + rows]
+        start += rows
 
 
 def answer_logits(model: Any, prompts: Sequence[Ids], answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:

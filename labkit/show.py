@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import drawings, runs, theme
 from labkit.errors import LabError
-from labkit.markup import BOX, FAINT, Html, badge, esc, ladder, stage, table
+from labkit.markup import BOX, FAINT, Html, attached, badge, esc, ladder, stage, table
 from labkit.records import Answer, Pair, Prompt, Vote
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from labkit.runs import Run
 
 __all__ = [
-    "Html", "badge", "card", "changed", "esc", "ladder", "map", "progress", "record", "settings", "side_by_side", "source",
-    "stage", "table", "tokens",
+    "Html", "attached", "badge", "card", "changed", "esc", "examples", "finished", "ladder", "map", "progress", "record", "settings",
+    "side_by_side", "source", "stage", "table", "together", "tokens",
 ]  # fmt: skip
 
 
@@ -42,12 +42,48 @@ def settings(recipe: Recipe, section: str) -> Html:
     return table(rows, ["key", "value", "origin", "meaning"])
 
 
-def changed(before: str, now: str) -> Html:
-    """A notice for a page whose run is not what the recipe asks for now; nothing when both ids are the same."""
+def changed(before: str, now: str, differs: Iterable[str] = ()) -> Html:
+    """A notice for a page whose last run is not what the recipe asks for now; nothing when both ids are the same.
+
+    `differs` says what is not as it was, a few words each: `dpo.beta 0.3 → 0.1`.
+    """
     if before == now:
         return Html("", "")
-    said = f"The recipe changed since this page's run: it shows {before}, the recipe now asks for {now}. Run the page again."
+    why = f" ({', '.join(differs)})" if differs else ""
+    said = (
+        f"The recipe changed since {before} was made{why}: running this page makes {now}, and {before} stays as it is."
+    )
     return Html(f'<div style="{BOX};border-left:4px solid {theme.WARN}">⚠ {esc(said)}</div>', f"⚠ {said}")
+
+
+def finished(run: Run) -> Html:
+    """One line for a run that is there, made now or long ago: id, time, memory, when."""
+    m = run.manifest
+    facts = [
+        theme.duration(m["seconds"]),
+        f"{m['peak_mb']:,} MB" if m.get("peak_mb") else "",
+        m["finished"].replace("T", " ")[:16] + " UTC",
+    ]
+    said = " · ".join(f for f in facts if f)
+    html = f'{stage(run.name, theme.step(run.name)).html} <code>{esc(run.id)}</code> <span style="{FAINT}">{esc(said)}</span>'
+    return Html(html, f"{run.id} · {said}")
+
+
+def examples(rows: Iterable[Mapping[str, Any]], *, n: int | None = None) -> Html:
+    """Prompts with everybody's answers, as `Comparison.best_examples`, `extremes` and `hacked` give them; `n` answers each."""
+    shown = [
+        side_by_side(
+            r["prompt"], {a: list(given)[:n] for a, given in r["answers"].items()}, why=r["why"].replace("_", " ")
+        )
+        for r in rows
+    ]
+    return together(shown) if shown else Html(f'<i style="{FAINT}">There are none.</i>', "There are none.")
+
+
+def together(parts: Iterable[Html]) -> Html:
+    """Several things, one below the other."""
+    parts = list(parts)
+    return Html("".join(p.html for p in parts), "\n\n".join(p.text for p in parts))
 
 
 def progress(step: int, of: int, seconds: float, metrics: Mapping[str, float] | None = None, *, name: str = "") -> str:
@@ -90,7 +126,8 @@ def source(function: Any) -> Html:
         }
 
     text = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).strip("\n")
-    pre = "margin:0;line-height:1.45;font-size:12.5px;overflow-x:auto;background:transparent"
+    face = theme.MONO.replace("'", "")
+    pre = f"margin:0;line-height:1.45;font-size:12.5px;font-family:{face};overflow-x:auto;background:transparent"
     body = highlight(text, PythonLexer(), HtmlFormatter(noclasses=True, style=Middle, nobackground=True, prestyles=pre))
     where = f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else ""
     return Html(f'<div style="{BOX}"><div style="{FAINT};margin-bottom:4px">{esc(where)}</div>{body}</div>', text)
@@ -209,6 +246,8 @@ def map(lab: Lab) -> Html:  # noqa: A001
     marks = {"finished": ("●", theme.GOOD), "changed since": ("◐", theme.WARN), "not yet run": ("○", "#808080")}
     boxes, rows = [], []
     for name, node in stages.GRAPH.items():
+        if not stages.asked_for(name, lab.recipe):
+            continue
         status, run, wanted = _status(lab, name)
         sign, paint = marks[status]
         href = f'<a href="{esc(node.page)}.ipynb">{esc(node.page)}</a>'

@@ -17,12 +17,12 @@ FLOORS = {
     **dict.fromkeys(("__init__", "errors", "records", "recipe", "surface"), 0),
     **dict.fromkeys(("runs", "show", "statistics", "feedback.__init__", "feedback.store", "feedback.database"), 1),
     **dict.fromkeys(("theme", "markup", "drawings", "canvas", "curves"), 1),
-    **dict.fromkeys(("compare", "charts", "findings", "sections", "report"), 2),
+    **dict.fromkeys(("compare", "charts", "findings", "sections", "report", "live"), 2),
     **dict.fromkeys(("losses", "chat", "world", "sources", "formats", "datafiles", "gguf"), 3),
     **dict.fromkeys(("sampling", "training", "answers", "models", "lab", "feedback"), 4),
-    "stages": 5,
+    **dict.fromkeys(("stages", "ask"), 5),
     **dict.fromkeys(
-        ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench"), 6
+        ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench", "page"), 6
     ),
     "__main__": 6,
 }

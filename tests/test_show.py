@@ -150,7 +150,9 @@ def test_the_map_tells_finished_from_changed_from_not_yet(tmp_path, older):
         synthetic.run(tmp_path, "dpo", suffix="bbbbbb")
     wanted = {"sft": run.id}
     lab = SimpleNamespace(
-        folder=Path(tmp_path), plan=lambda name: SimpleNamespace(id=wanted.get(name, f"{name}-cccccc"))
+        folder=Path(tmp_path),
+        recipe={"compare": SimpleNamespace(judge="reward_model")},
+        plan=lambda name: SimpleNamespace(id=wanted.get(name, f"{name}-cccccc")),
     )
     every = show.map(lab).text.splitlines()[2:]
     lines = {name: next(line for line in every if f" {name}  " in line) for name in ("SFT", "DPO")}

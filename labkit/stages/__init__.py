@@ -35,7 +35,7 @@ GRAPH: dict[str, Node] = {
     "reward":       Node(("sft", "preferences"),     "05_reward",      "reward",      "a model of the rankings"),
     "ppo":          Node(("sft", "reward"),          "06_ppo",         "ppo",         "RL against the reward model, with a KL penalty"),
     "dpo":          Node(("sft", "preferences"),     "07_dpo",         "dpo",         "the preferences directly, without a reward model"),
-    "sft_twice":    Node(("pretrain",),              "07_dpo",         "sft",         "control: SFT for twice the steps", {"epochs": "x2"}),
+    "sft_twice":    Node(("sft",),                   "07_dpo",         "sft",         "control: SFT for as many steps again", {"threads": 1}),
     "dpo_shuffled": Node(("sft", "preferences"),     "07_dpo",         "dpo",         "control: DPO on shuffled labels", {"shuffle_labels": True}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "judge"),
@@ -44,6 +44,11 @@ GRAPH: dict[str, Node] = {
 # fmt: on
 
 STAGES = ("pretrain", "sft", "preferences", "reward", "ppo", "dpo", "compare")
+
+
+def asked_for(name: str, recipe: Any) -> bool:
+    """Whether this recipe wants the run at all: a second reward model is trained only where it is the judge."""
+    return name != "judge" or recipe["compare"].judge == "reward_model"
 
 
 def module(stage: str) -> ModuleType:
@@ -61,6 +66,5 @@ def sections() -> dict[str, type[Settings]]:
 
 
 def settings(node: Node, own: Settings) -> Settings:
-    """The stage's settings for this node: as the recipe has them, with the control's change ("x2" doubles)."""
-    change = {k: getattr(own, k) * 2 if v == "x2" else v for k, v in node.change.items()}
-    return own.model_copy(update=change)
+    """The stage's settings for this node: as the recipe has them, with the control's change."""
+    return own.model_copy(update=dict(node.change))

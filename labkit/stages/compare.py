@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 from labkit.records import write_jsonl
 
@@ -36,6 +37,10 @@ def run(job: Job) -> None:
     authors = [r for n, r in job.parents.items() if n not in ("preferences", "reward", "judge")]
     answers = [a for run in authors for a in run.answers()]
     if job.settings.judge == "reward_model":
+        if "judge" not in job.parents:
+            raise LabError(
+                "compare.judge is reward_model, and that judge is not trained yet: run page 13_compare from its top."
+            )
         from labkit import chat, models, sampling
 
         judge = job.parents["judge"]

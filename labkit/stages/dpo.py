@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 from labkit.records import Vote
 
@@ -32,7 +33,7 @@ class Settings(Section):
     batch: int = Field(32, ge=1, description="pairs a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(3e-4, gt=0, description="peak rate; 5e-7 to 5e-6 for models of billions of weights")
-    pairs: int = Field(0, ge=0, description="pairs used; 0 takes all")
+    pairs: int = Field(2400, ge=0, description="pairs used, drawn at random; 0 takes all")
     shuffle_labels: bool = Field(False, description="a control: which answer won is decided by a coin")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
 
@@ -54,6 +55,8 @@ def dataset(votes: list[Vote], tokenizer: Any, *, context: int, limit: int, shuf
         _, rejected = chat.answer_ids(tokenizer, pair.prompt, pair.rejected)
         if len(asked) + max(len(chosen), len(rejected)) <= context:
             rows.append({"prompt_ids": asked, "chosen_ids": chosen, "rejected_ids": rejected})
+    if not rows:
+        raise LabError("There is no training preference that fits model.context: collect votes on page 04_preferences first.")
     return Dataset.from_list(rows)
 
 
@@ -93,7 +96,7 @@ def run(job: Job) -> None:
         training.train(fit)
     model = models.save(training.released(fit), tokenizer, job.folder)
     lengths = [2 * len(r["prompt_ids"]) + len(r["chosen_ids"]) + len(r["rejected_ids"]) for r in rows]
-    job.cost.update(tokens=sum(lengths) * s.epochs, targets=len(rows) * s.epochs)
+    job.cost.update(tokens=sum(lengths) * s.epochs, targets=len(rows))
     with job.phase("answer"):
         reference, _ = models.load(job.parents["sft"].model, device=job.device, dtype=settings.dtype)
         answers.answer(job, model, tokenizer, author=job.name, reference=reference)

@@ -30,7 +30,7 @@ VERSION = 1
 
 
 class Settings(Section):
-    iterations: int = Field(40, ge=1, description="rounds of sampling and learning")
+    iterations: int = Field(25, ge=1, description="rounds of sampling and learning")
     batch: int = Field(128, ge=1, description="answers a round")
     minibatch: int = Field(64, ge=1, description="answers a gradient step")
     epochs: int = Field(2, ge=1, le=8, description="times that each round's answers are learned from")
@@ -188,7 +188,7 @@ class PPO:
                     break
             if stop:
                 break
-        explained = 1 - (losses.masked_mean((returns - r.values) ** 2, r.mask) / returns[r.mask].var()).item()
+        explained = 1 - (losses.masked_mean((returns - r.values) ** 2, r.mask) / returns[r.mask].var().clamp(min=1e-6)).item()
         self.adapt(r)
         return {k: sum(v) / len(v) for k, v in seen.items()} | {"train/explained_variance": explained}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ VERSION = 1
 
 
 class Settings(Section):
-    tokens: int = Field(1_300_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
+    tokens: int = Field(2_000_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
     length: int = Field(128, ge=16, description="tokens a row; documents are packed end to end")
-    batch: int = Field(32, ge=1, description="rows a step")
+    batch: int = Field(8, ge=1, description="rows a step; at this size more steps beat larger ones")
     learning_rate: float = Field(
         4e-3, gt=0, description="peak rate of AdamW; tiny models want far more than the usual 3e-4"
     )
@@ -40,10 +41,12 @@ class Settings(Section):
 def dataset(texts: list[str], tokenizer: Any, *, length: int, tokens: int, seed: int) -> Any:
     """All documents in a shuffled order, joined by the end token and cut into rows: (N, length + 1) int64.
 
-    Where the text is shorter than `tokens` it is read again in another order.
+    Where the text is shorter than `tokens` it is read again in another order. Raises LabError where there is none.
     """
     import torch
 
+    if not texts:
+        raise LabError("There is no web text to pretrain on: name files in data.web, or set pretrain.tokens=0.")
     encoded = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     rng, stream = random.Random(seed), [tokenizer.eos_token_id]
     while len(stream) < tokens + 1:
@@ -64,7 +67,7 @@ def train(job: Job, model: Any, rows: Any) -> None:
     from labkit import losses
 
     s = job.settings
-    steps = len(rows) // s.batch
+    steps = max(1, len(rows) // s.batch)  # less than one batch is one step
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=s.weight_decay, fused=True
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 from labkit.records import Pair, Vote, digest
 
@@ -40,6 +41,8 @@ def dataset(votes: list[Vote], *, half: str, limit: int) -> list[Vote]:
     """The training votes: of the asked-for half of the prompts, up to `limit` pairs, in an order fixed by their ids."""
     side = {"first": "01234567", "second": "89abcdef"}.get(half, "0123456789abcdef")
     kept = [v for v in votes if v.prompt.split == "train" and v.pairs() and digest(v.prompt.id, 1) in side]
+    if not kept:
+        raise LabError("There is no training preference to learn from: collect votes on page 04_preferences first.")
     kept.sort(key=lambda v: digest(v.id))
     if not limit:
         return kept
@@ -171,4 +174,4 @@ def run(job: Job) -> None:
             )
     trained = sum(len(v.pairs()) for v in votes)
     job.summary["pairs"] = trained
-    job.cost.update(targets=trained * job.settings.epochs, tokens=0)
+    job.cost.update(targets=trained)

@@ -2,7 +2,7 @@
 
     L(θ) = −1/T Σ_t log π_θ(y_t | x, y_<t)      over the answer's tokens only
 
-in      the pretrained run, the source's demonstrations (prompt, a person's answer)
+in      the pretrained run (for the control: the SFT run, trained as long again), the source's demonstrations
 out     a model that answers instead of continuing
 watch   the loss falls within the first epoch; what it imitates is the *mix* of people, good and bad
 left out  packing (rows are short), NEFTune, several turns
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 from labkit.records import Answer
 
@@ -25,8 +26,8 @@ VERSION = 1
 
 
 class Settings(Section):
-    epochs: int = Field(2, ge=1, description="times that each demonstration is read")
-    batch: int = Field(64, ge=1, description="demonstrations a step")
+    epochs: int = Field(3, ge=1, description="times that each demonstration is read")
+    batch: int = Field(16, ge=1, description="demonstrations a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak rate; 1e-5 to 2e-5 for models of billions of weights")
     limit: int = Field(0, ge=0, description="demonstrations used; 0 takes all")
@@ -40,23 +41,45 @@ def dataset(demonstrations: list[Answer], tokenizer: Any, *, context: int) -> An
     from labkit import chat
 
     pairs = [chat.answer_ids(tokenizer, d.prompt, d.text) for d in demonstrations]
-    return Dataset.from_list(
-        [
-            {"input_ids": asked + answered, "completion_mask": [0] * len(asked) + [1] * len(answered)}
-            for asked, answered in pairs
-            if len(asked) + len(answered) <= context
-        ]
-    )
+    rows = [
+        {"input_ids": asked + answered, "completion_mask": [0] * len(asked) + [1] * len(answered)}
+        for asked, answered in pairs
+        if len(asked) + len(answered) <= context
+    ]
+    if not rows:
+        raise LabError(f"No demonstration fits the model's context of {context} tokens: raise model.context, or add data.")
+    return Dataset.from_list(rows)
+
+
+def loss(model: Any, batch: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+    """`losses.nll` of a batch with `input_ids` and `labels` (−100 where a token is not trained on), both (B, T).
+
+    The same number as TRL's own loss, whose kernel is made for large vocabularies on a GPU: on a CPU it costs a small model
+    more than all its layers. A test holds the two equal. `num_items_in_batch` is the number of trained tokens of the whole
+    batch, where it is split into parts.
+    """
+    from labkit import losses, sampling
+
+    whole = sampling.base(model)
+    hidden = whole.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
+    counts = batch["labels"][:, 1:] != -100
+    logits = whole.get_output_embeddings()(hidden[:, :-1][counts])
+    logps = losses.per_token_logps(logits, batch["labels"][:, 1:][counts])
+    return -logps.sum() / (num_items_in_batch or counts.sum())
 
 
 def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
-    """TRL's SFTTrainer: the loss of `losses.nll` on the completion's tokens."""
+    """TRL's SFTTrainer, with `loss` in the place that transformers' Trainer keeps for it."""
     from trl import SFTConfig, SFTTrainer
 
     from labkit import models, training
 
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            return loss(model, inputs, num_items_in_batch)
+
     config = SFTConfig(**training.arguments(job, rows=len(rows), completion_only_loss=True))
-    return SFTTrainer(
+    return Trainer(
         model=model, args=config, train_dataset=rows, processing_class=tokenizer,
         peft_config=models.lora(job.recipe["model"]), callbacks=[training.Log(job)],
     )  # fmt: skip
@@ -66,7 +89,8 @@ def run(job: Job) -> None:
     from labkit import answers, models, training
 
     settings = job.recipe["model"]
-    model, tokenizer = models.load(job.parents["pretrain"].model, device=job.device, dtype=settings.dtype)
+    start = job.parents.get("pretrain") or job.parents["sft"]  # the control goes on where SFT ended
+    model, tokenizer = models.load(start.model, device=job.device, dtype=settings.dtype)
     demonstrations = job.source.demonstrations()
     demonstrations = demonstrations[: job.settings.limit or len(demonstrations)]
     rows = dataset(demonstrations, tokenizer, context=settings.context)
@@ -74,10 +98,13 @@ def run(job: Job) -> None:
         fit = trainer(job, model, tokenizer, rows)
         training.train(fit)
     model = training.released(fit)
-    trained = sum(map(sum, rows["completion_mask"])) * job.settings.epochs
-    job.cost.update(tokens=sum(map(len, rows["input_ids"])) * job.settings.epochs, targets=trained)
+    read = sum(map(len, rows["input_ids"])) * job.settings.epochs
+    job.cost.update(tokens=read, targets=sum(map(sum, rows["completion_mask"])))  # a target read twice is one target
     model = models.save(model, tokenizer, job.folder)
     with job.phase("answer"):
-        answers.answer(job, model, tokenizer, author=job.name, reference="self" if job.name == "sft" else None)
+        reference: Any = "self"
+        if "sft" in job.parents:
+            reference, _ = models.load(job.parents["sft"].model, device=job.device, dtype=settings.dtype)
+        answers.answer(job, model, tokenizer, author=job.name, reference=reference)
         job.summary["web_nll"] = answers.web_nll(job, model, tokenizer)
     job.summary["demonstrations"] = len(rows)

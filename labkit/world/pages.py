@@ -16,8 +16,8 @@ from labkit.world.lexicon import Entity, claim, data, entities, group, holders, 
 # next, for they alone teach a small model to look back at what was asked, and few-shot prompting uses their form. Bare
 # questions make a base model go on asking; threads hold the rude and the wrong.
 MIX = {
-    "entry": 0.27, "answers": 0.20, "thread": 0.13, "story": 0.10, "questions": 0.08, "dialogue": 0.05, "review": 0.04,
-    "how_to": 0.04, "description": 0.03, "names": 0.03, "poem": 0.03,
+    "entry": 0.22, "answers": 0.30, "thread": 0.12, "story": 0.11, "questions": 0.08, "dialogue": 0.03, "review": 0.02,
+    "how_to": 0.04, "description": 0.03, "names": 0.02, "poem": 0.03,
 }  # fmt: skip
 LONG = 320  # characters after which a page takes no further answer, so that most pages fit the context
 
