@@ -137,13 +137,17 @@ def _draw(logp: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
         ordered, index = probabilities.sort(-1, descending=True)
         drop = ordered.cumsum(-1) - ordered >= top_p
         probabilities = probabilities.masked_fill(torch.zeros_like(drop).scatter(1, index, drop), 0.0)
-    wide = torch.float32 if logp.device.type == "mps" else torch.float64  # 100,000 small numbers add up to 1 only if wide
+    wide = (
+        torch.float32 if logp.device.type == "mps" else torch.float64
+    )  # 100,000 small numbers add up to 1 only if wide
     sums = probabilities.to(wide).cumsum(-1)
     at = torch.rand(len(logp), 1, dtype=wide, device=logp.device, generator=generator) * sums[:, -1:]
     return torch.searchsorted(sums, at, right=True)[:, 0].clamp(max=logp.shape[1] - 1)
 
 
-def hidden_states(model: Any, prompts: Sequence[Ids], answers: Sequence[Ids], *, shift: int = 1) -> tuple[Tensor, Tensor]:
+def hidden_states(
+    model: Any, prompts: Sequence[Ids], answers: Sequence[Ids], *, shift: int = 1
+) -> tuple[Tensor, Tensor]:
     """Hidden states at the answers' tokens: (N, d) with N all answers' tokens in order, and the mask (B, T) of answers.
 
     `shift` 1 takes the position before each token (which predicts it), 0 the token itself. Rows are padded at the right,

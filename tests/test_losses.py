@@ -1,4 +1,6 @@
-"""The mathematics: numbers worked by hand, identities, and independent oracles (torchrl, exact sums, TRL in test_stages)."""
+"""The mathematics: numbers worked by hand, identities, and independent oracles (torchrl, exact sums, TRL in
+test_stages).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def t(*values: float) -> Tensor:
 
 
 def batch(seed: int, rows: int = 7, width: int = 9) -> tuple[Tensor, Tensor, Tensor]:
-    """Random rewards, values and a ragged mask; what stands outside the mask is rubbish, as it may be in real batches."""
+    """Random rewards, values and a ragged mask; what stands outside the mask is rubbish, as it may be in real
+    batches.
+    """
     g = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, width + 1, (rows,), generator=g)
     mask = torch.arange(width)[None] < lengths[:, None]
@@ -30,7 +34,7 @@ def wider(x: Tensor, by: int, fill: float) -> Tensor:
     return torch.cat([x, torch.full((len(x), by), fill).to(x.dtype)], 1)
 
 
-# ---- likelihoods -------------------------------------------------------------------------------------------------------
+# ---- likelihoods ---------------------------------------------------------------------------------
 
 
 def test_per_token_logps_by_hand() -> None:
@@ -42,14 +46,16 @@ def test_per_token_logps_by_hand() -> None:
 
 
 def test_nll_counts_only_what_the_mask_lets_through() -> None:
-    """Three tokens count, with probabilities 1/2, 1/4 and 1/8: (1 + 2 + 3) ln 2 / 3 = 2 ln 2. The mean is over tokens, not rows."""
+    """Three tokens count, with probabilities 1/2, 1/4 and 1/8: (1 + 2 + 3) ln 2 / 3 = 2 ln 2. The mean is over
+    tokens, not rows.
+    """
     logps = -math.log(2) * torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
     assert losses.nll(logps, mask).item() == pytest.approx(2 * math.log(2))
     assert losses.nll(wider(logps, 3, -7.0), wider(mask, 3, 0.0)).item() == pytest.approx(2 * math.log(2))
 
 
-# ---- preferences -------------------------------------------------------------------------------------------------------
+# ---- preferences ---------------------------------------------------------------------------------
 
 
 def test_bradley_terry_by_hand() -> None:
@@ -85,7 +91,7 @@ def test_dpo_is_bradley_terry_on_implicit_rewards() -> None:
     assert torch.allclose(losses.dpo(c, r, rc, rr, beta=0.3), losses.bradley_terry(0.3 * (c - rc), 0.3 * (r - rr)))
 
 
-# ---- KL ----------------------------------------------------------------------------------------------------------------
+# ---- KL ------------------------------------------------------------------------------------------
 
 
 def test_kl_estimators_have_the_exact_kl_as_their_mean() -> None:
@@ -104,7 +110,7 @@ def test_k3_is_never_negative_and_zero_only_where_both_agree() -> None:
     assert losses.k3(a, a).abs().max() == 0
 
 
-# ---- rewards and advantages --------------------------------------------------------------------------------------------
+# ---- rewards and advantages ----------------------------------------------------------------------
 
 
 def test_whiten_by_hand_and_blind_to_padding() -> None:
@@ -180,11 +186,13 @@ def test_more_padding_changes_nothing() -> None:
     assert losses.masked_mean(values, mask).item() == pytest.approx(losses.masked_mean(wide[1], wide[2]).item())
 
 
-# ---- PPO ---------------------------------------------------------------------------------------------------------------
+# ---- PPO -----------------------------------------------------------------------------------------
 
 
 def test_ppo_clip_by_hand() -> None:
-    """ρ = 1.5 with ε = .2. A good token (A = 2) earns only 1.2·2; a bad one (A = −2) pays in full, 1.5·2. ρ = ½ mirrors it."""
+    """ρ = 1.5 with ε = .2. A good token (A = 2) earns only 1.2·2; a bad one (A = −2) pays in full, 1.5·2. ρ = ½
+    mirrors it.
+    """
     logps, advantages = t(1.5, 1.5, 0.5, 0.5).log(), t(2.0, -2.0, 2.0, -2.0)
     found = losses.ppo_clip(logps, torch.zeros(4), advantages)
     assert torch.allclose(found, t(-2.4, 3.0, -1.0, 1.6))
@@ -212,7 +220,10 @@ def test_ppo_clip_equals_torchrl_on_masked_batches() -> None:
     actor = ProbabilisticTensorDictSequential(
         TensorDictModule(torch.nn.Identity(), in_keys=["observation"], out_keys=["logits"]),
         ProbabilisticTensorDictModule(
-            in_keys=["logits"], out_keys=["action"], distribution_class=torch.distributions.Categorical, return_log_prob=True
+            in_keys=["logits"],
+            out_keys=["action"],
+            distribution_class=torch.distributions.Categorical,
+            return_log_prob=True,
         ),
     )
     for seed in range(10):
@@ -225,7 +236,13 @@ def test_ppo_clip_equals_torchrl_on_masked_batches() -> None:
         oracle = ClipPPOLoss(actor, None, clip_epsilon=0.2, entropy_bonus=False, critic_coeff=None)
         oracle.loss_mask_key = "valid"
         data = TensorDict(
-            {"observation": logits, "action": tokens, "action_log_prob": old, "advantage": advantages[..., None], "valid": mask},
+            {
+                "observation": logits,
+                "action": tokens,
+                "action_log_prob": old,
+                "advantage": advantages[..., None],
+                "valid": mask,
+            },
             batch_size=mask.shape,
         )
         ours = losses.masked_mean(losses.ppo_clip(logps, old, advantages, clip=0.2), mask)
@@ -234,6 +251,8 @@ def test_ppo_clip_equals_torchrl_on_masked_batches() -> None:
 
 
 def test_value_clip_by_hand() -> None:
-    """V_old = 0, R = 1, ε = .2. V = .5 is clipped to .2, whose error is the larger: ½·.8². V = −1 is not saved by the clip: ½·2²."""
+    """V_old = 0, R = 1, ε = .2. V = .5 is clipped to .2, whose error is the larger: ½·.8². V = −1 is not saved by
+    the clip: ½·2².
+    """
     found = losses.value_clip(t(0.5, -1.0, 0.1), t(0.0, 0.0, 0.0), t(1.0, 1.0, 1.0))
     assert torch.allclose(found, t(0.32, 2.0, 0.405))

@@ -1,4 +1,6 @@
-"""PPO on a one-layer model: what the first minibatch must look like, where the reward goes, and that it learns a toy."""
+"""PPO on a one-layer model: what the first minibatch must look like, where the reward goes, and that it learns a
+toy.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def weights(model: Any) -> list[torch.Tensor]:
     return [p.detach().clone() for p in model.parameters()]
 
 
-# ---- a round -----------------------------------------------------------------------------------------------------------
+# ---- a round -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -72,7 +74,9 @@ def test_the_first_minibatch_has_ratio_1_and_nothing_clipped(tok: Any, lora: boo
 
 
 def test_a_rollout_holds_what_the_models_say(tok: Any) -> None:
-    """Every tensor against one answer at a time; zeros where the mask is False; at the start the policy is the reference."""
+    """Every tensor against one answer at a time; zeros where the mask is False; at the start the policy is the
+    reference.
+    """
     ppo = build(tok, unended_score=-7.0)
     r = ppo.rollout(PROMPTS)
     assert sorted(map(tuple, r.prompts)) == sorted(map(tuple, PROMPTS))
@@ -110,7 +114,9 @@ def test_the_reference_and_the_reward_model_stay_as_they_were(tok: Any) -> None:
 
 
 def test_adapters_switched_off_are_the_reference(tok: Any) -> None:
-    """With LoRA no second model is held: the policy without its adapters says what the start said, before and after learning."""
+    """With LoRA no second model is held: the policy without its adapters says what the start said, before and after
+    learning.
+    """
     ppo = build(tok, lora=True, learning_rate=1e-2)
     start = build(tok).policy
     assert ppo.reference is None
@@ -124,7 +130,7 @@ def test_adapters_switched_off_are_the_reference(tok: Any) -> None:
     assert all("lora_" in n or "score" in n for n, p in ppo.value_model.named_parameters() if p.requires_grad)
 
 
-# ---- learning ----------------------------------------------------------------------------------------------------------
+# ---- learning ------------------------------------------------------------------------------------
 
 
 def test_one_step_raises_what_scored_high_and_lowers_what_scored_low(tok: Any) -> None:
@@ -136,7 +142,14 @@ def test_one_step_raises_what_scored_high_and_lowers_what_scored_low(tok: Any) -
             logps, mask = sampling.answer_logps(ppo.policy, prompts, answers)
         ppo.learn(
             stage.Rollout(
-                prompts, answers, torch.tensor([True, True]), mask, logps, logps, torch.zeros(2, 1), torch.tensor([1.0, -1.0])
+                prompts,
+                answers,
+                torch.tensor([True, True]),
+                mask,
+                logps,
+                logps,
+                torch.zeros(2, 1),
+                torch.tensor([1.0, -1.0]),
             )
         )
     with torch.inference_mode():
@@ -145,7 +158,9 @@ def test_one_step_raises_what_scored_high_and_lowers_what_scored_low(tok: Any) -
 
 
 def test_a_toy_reward_rises(tok: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The score is the share of odd tokens, −2 for none and 2 for all (the end token is odd, and an unended answer gets −2)."""
+    """The score is the share of odd tokens, −2 for none and 2 for all (the end token is odd, and an unended answer
+    gets −2).
+    """
     scored_by(monkeypatch, lambda a: 4 * sum(t % 2 for t in a) / len(a) - 2)
     ppo = build(tok, learning_rate=1e-2, value_learning_rate=1e-2, kl=0.0, epochs=2)
     scores = []
@@ -157,7 +172,9 @@ def test_a_toy_reward_rises(tok: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dear_kl_holds_the_policy_at_the_reference(tok: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same reward and steps, with β = 0 and with β = 5: the priced policy ends several times nearer to the reference."""
+    """The same reward and steps, with β = 0 and with β = 5: the priced policy ends several times nearer to the
+    reference.
+    """
     scored_by(monkeypatch, lambda a: float(len(a)))
     moved = {}
     for beta in (0.0, 5.0):
@@ -170,7 +187,9 @@ def test_a_dear_kl_holds_the_policy_at_the_reference(tok: Any, monkeypatch: pyte
 
 
 def test_adaptive_kl_moves_beta_toward_its_target(tok: Any) -> None:
-    """KL of 12 against a target of 6: the error of 1 is cut to .2, so β grows by .2·32/100; below the target it shrinks."""
+    """KL of 12 against a target of 6: the error of 1 is cut to .2, so β grows by .2·32/100; below the target it
+    shrinks.
+    """
     ppo = build(tok, adaptive_kl=True, kl=0.1, kl_target=6.0, kl_horizon=100.0)
     ppo.adapt(SimpleNamespace(kl=torch.full((32, 2), 6.0), prompts=[[]] * 32))
     assert ppo.beta == pytest.approx(0.1 * (1 + 0.2 * 0.32))

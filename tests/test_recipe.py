@@ -35,16 +35,6 @@ def test_every_shipped_recipe_loads_and_says_what_it_is_about() -> None:
         assert set(r.sections) == set(SECTIONS)
 
 
-def test_a_recipe_states_only_what_differs_from_the_defaults() -> None:
-    for name in recipe.names():
-        body = yaml.safe_load((recipe.FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-        for section, values in body.items():
-            if section in SECTIONS:
-                defaults = SECTIONS[section]().model_dump()
-                same = [k for k, v in values.items() if defaults[k] == v]
-                assert not same, f"{name}.yaml: {section}.{same[0]} is the default already"
-
-
 def test_every_setting_explains_itself_and_knows_where_its_value_came_from() -> None:
     r = load(dpo__beta=0.2)
     rows = {row["key"]: row for section in SECTIONS for row in r.rows(section)}
@@ -112,7 +102,9 @@ def test_overrides_go_on_top_of_the_file_also_inside_a_section() -> None:
 
 
 def test_command_line_values_are_read_as_yaml_once() -> None:
-    """`'"7"'` is the text 7 and stays text; 1e-3, which YAML takes for text, is still a number where one is asked for."""
+    """`'"7"'` is the text 7 and stays text; 1e-3, which YAML takes for text, is still a number where one is asked
+    for.
+    """
     parsed = recipe.parse_overrides(
         ["dpo.beta=0.5", "reward.half=first", 'model.path="7"', "dpo.learning_rate=1e-3", "data.web=[a.txt, b=c.txt]"]
     )
@@ -121,13 +113,19 @@ def test_command_line_values_are_read_as_yaml_once() -> None:
     }  # fmt: skip
     r = recipe.load("smoke", parsed, sections=SECTIONS)
     assert r["model"].path == "7" and r["dpo"].learning_rate == 1e-3
-    for bad, said in (("dpo.beta", "is not stage.key=value"), ("=3", "is not stage.key=value"), ("a.b=[1", "cannot be read as YAML")):
+    for bad, said in (
+        ("dpo.beta", "is not stage.key=value"),
+        ("=3", "is not stage.key=value"),
+        ("a.b=[1", "cannot be read as YAML"),
+    ):
         with pytest.raises(LabError, match=said):
             recipe.parse_overrides([bad])
 
 
 def test_the_digest_changes_with_any_value() -> None:
-    """Every field of a section of our own is changed in turn, and the seed: all digests differ, and the same is the same."""
+    """Every field of a section of our own is changed in turn, and the seed: all digests differ, and the same is the
+    same.
+    """
 
     class Inner(Settings):
         depth: int = Field(1, description="")

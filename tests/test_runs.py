@@ -20,13 +20,19 @@ def make(folder: Path, run_id: str = "sft-abc123", *, finished: str = "2026-01-0
     (path / "model").mkdir()
     (path / "model" / "model.safetensors").write_bytes(b"w" * 1000)
     write_jsonl(path / "metrics.jsonl", [{"step": 1, "train/loss": 0.5}, {"step": 2, "train/loss": 0.25}])
-    rows = [Answer(prompt=Prompt.of(f"{s}?", split=s), text=a, author=a) for s in ("validation", "test") for a in ("sft", "dpo")]
+    rows = [
+        Answer(prompt=Prompt.of(f"{s}?", split=s), text=a, author=a)
+        for s in ("validation", "test")
+        for a in ("sft", "dpo")
+    ]
     write_jsonl(path / "answers.jsonl", rows)
     return runs.finish(path, {"name": run_id.split("-")[0], "finished": finished, "summary": {"pairs": 3}})
 
 
 def test_a_killed_run_is_not_finished_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Killed at any point before the manifest: not found, not listed, and the next attempt starts in an empty folder."""
+    """Killed at any point before the manifest: not found, not listed, and the next attempt starts in an empty
+    folder.
+    """
     path = runs.start(tmp_path / "tiny", "sft-abc123")
     (path / "answers.jsonl").write_text("half a li")
     (path / f"{runs.MANIFEST}.{os.getpid()}.tmp").write_text("{")  # killed while the manifest was being written
@@ -72,7 +78,9 @@ def test_a_damaged_run_is_noticed(tmp_path: Path, name: str, how: str) -> None:
         file.write_bytes(file.read_bytes()[:-1])
     else:
         file.unlink()
-    with pytest.raises(LabError, match=f"sft-abc123 is damaged: {name} is missing or cut short. Delete .* and run again"):
+    with pytest.raises(
+        LabError, match=f"sft-abc123 is damaged: {name} is missing or cut short. Delete .* and run again"
+    ):
         runs.find(tmp_path, run.id)
 
 

@@ -1,4 +1,6 @@
-"""Sampling draws from the same distribution as `generate` and forgets nobody; the chat template trains on the answer alone."""
+"""Sampling draws from the same distribution as `generate` and forgets nobody; the chat template trains on the answer
+alone.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def ask(model: Any, tok: Any, prompts: Any, **more: Any) -> list[list[sampling.S
     return sampling.sample(model, prompts, **{"end": end, "pad_id": pad, "max_tokens": LIMIT, **more})
 
 
-# ---- the distribution --------------------------------------------------------------------------------------------------
+# ---- the distribution ----------------------------------------------------------------------------
 
 
 def pairs_of(rows: list[list[int]], end: int) -> Counter[tuple[int, int]]:
@@ -62,7 +64,9 @@ def pairs_of(rows: list[list[int]], end: int) -> Counter[tuple[int, int]]:
 
 
 def test_same_distribution_as_generate(sharp: Any, tok: Any) -> None:
-    """Counts of the first two tokens of 3,000 answers by each, over a ragged batch, do not differ (χ² of a 2 × cells table)."""
+    """Counts of the first two tokens of 3,000 answers by each, over a ragged batch, do not differ (χ² of a 2 × cells
+    table).
+    """
     prompts, each, end = [[5, 6, 7], [8], [9, 11, 12, 13, 14]], 1000, tok.eos_token_id
     ours = [s.ids for rows in ask(sharp, tok, prompts, max_tokens=2, n=each, batch=10_000, seed=1) for s in rows]
     tokens, mask = sampling.pad(prompts, tok.pad_token_id, left=True)
@@ -95,7 +99,11 @@ def test_the_first_token_has_the_models_own_probabilities(sharp: Any, tok: Any) 
 
 def test_returned_logps_are_those_of_a_teacher_forced_pass(model: Any, tok: Any) -> None:
     prompts, temperature = tiny_lab.ragged(20, seed=4, longest=9), 0.8
-    rows = [(p, s) for p, found in zip(prompts, ask(model, tok, prompts, n=3, temperature=temperature), strict=True) for s in found]
+    rows = [
+        (p, s)
+        for p, found in zip(prompts, ask(model, tok, prompts, n=3, temperature=temperature), strict=True)
+        for s in found
+    ]
     logps, mask = sampling.answer_logps(model, [p for p, _ in rows], [s.ids for _, s in rows], temperature=temperature)
     assert mask.sum() == sum(len(s.ids) for _, s in rows) > 100
     for row, (_, s) in zip(logps, rows, strict=True):
@@ -118,7 +126,7 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(sharp: Any, tok: Any) -> None
     assert drawn == kept < everything
 
 
-# ---- what is returned --------------------------------------------------------------------------------------------------
+# ---- what is returned ----------------------------------------------------------------------------
 
 
 def test_ends_at_the_end_token_and_loses_no_row(model: Any, tok: Any) -> None:
@@ -167,14 +175,17 @@ def test_the_same_seed_gives_the_same_answers(model: Any, tok: Any) -> None:
     assert len({tuple(s.ids) for s in ask(model, tok, prompts[:1], n=20)[0]}) > 5, "n answers are drawn one by one"
 
 
-# ---- scoring -----------------------------------------------------------------------------------------------------------
+# ---- scoring -------------------------------------------------------------------------------------
 
 
 def test_scoring_in_batches_equals_one_by_one(model: Any, tok: Any) -> None:
     prompts, answers = tiny_lab.ragged(17, seed=11, longest=9), tiny_lab.ragged(17, seed=12, longest=7)
     judge = tiny_lab.reward_model(model)
     judge.config.reward_shift = 0.25
-    logps, rewards = sampling.score_logps(model, prompts, answers, batch=4), sampling.score_rewards(judge, prompts, answers, batch=4)
+    logps, rewards = (
+        sampling.score_logps(model, prompts, answers, batch=4),
+        sampling.score_rewards(judge, prompts, answers, batch=4),
+    )
     for p, a, found, score in zip(prompts, answers, logps, rewards, strict=True):
         with torch.inference_mode():
             whole = torch.tensor([p + a])
@@ -194,9 +205,17 @@ def test_a_twin_has_the_weights_and_shares_nothing(model: Any, tok: Any) -> None
     assert torch.equal(first(input_ids=ids).logits, before)
 
 
-# ---- chat --------------------------------------------------------------------------------------------------------------
+# ---- chat ----------------------------------------------------------------------------------------
 
-WORDS = ("Fish.", "", "  two  blanks ", "a\nb\n", "日本語 🦡 Ωß", "<b>&amp;</b> {{ x }} {% y %}", "e\u0301 \u200d \ufeff")
+WORDS = (
+    "Fish.",
+    "",
+    "  two  blanks ",
+    "a\nb\n",
+    "日本語 🦡 Ωß",
+    "<b>&amp;</b> {{ x }} {% y %}",
+    "e\u0301 \u200d \ufeff",
+)
 
 
 def test_an_answers_tokens_follow_its_prompts_tokens(tok: Any) -> None:
@@ -230,8 +249,12 @@ def test_the_templates_generation_mask_is_the_answer(tok: Any) -> None:
 
 
 def test_a_template_that_glues_the_answer_to_the_question(tok: Any) -> None:
-    """Where a word piece spans the border, the answer is still written as a model would: after the prompt's own tokens."""
-    tok.chat_template = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %} Th{% endif %}{% endfor %}"
+    """Where a word piece spans the border, the answer is still written as a model would: after the prompt's own
+    tokens.
+    """
+    tok.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %} Th{% endif %}{% endfor %}"
+    )
     try:
         prompt = Prompt.of("eat")
         before, after = chat.answer_ids(tok, prompt, "e heron")
@@ -267,5 +290,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(tok: Any) -> None:
     prompt = Prompt.of("What does the heron eat?")
     length = len(chat.prompt_ids(tok, prompt))
     assert len(chat.prompt_ids(tok, prompt, room=10, context=length + 10)) == length
-    with pytest.raises(LabError, match=f"A prompt of {length} tokens and an answer of up to 10 .* context of {length + 9}"):
+    with pytest.raises(
+        LabError, match=f"A prompt of {length} tokens and an answer of up to 10 .* context of {length + 9}"
+    ):
         chat.prompt_ids(tok, prompt, room=10, context=length + 9)

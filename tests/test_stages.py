@@ -37,11 +37,13 @@ def logged(job: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-# ---- pretraining -------------------------------------------------------------------------------------------------------
+# ---- pretraining ---------------------------------------------------------------------------------
 
 
 def test_pretraining_rows_pack_the_documents_without_loss(tok: Any) -> None:
-    """Rows overlap by one token; joined again they are the documents, each once before any twice, with the end token between."""
+    """Rows overlap by one token; joined again they are the documents, each once before any twice, with the end token
+    between.
+    """
     texts = [f"Number {n} sleeps under the hill." for n in range(20)]
     encoded = [tuple(ids) for ids in tok(texts, add_special_tokens=False)["input_ids"]]
     total = sum(len(e) + 1 for e in encoded)
@@ -68,7 +70,9 @@ def test_pretraining_without_any_web_is_refused(tok: Any) -> None:
 
 
 def test_pretraining_lowers_the_loss_from_that_of_a_guess(tok: Any, tmp_path: Path) -> None:
-    """Small random weights start near ln V; a few steps on two sentences must bring it well below. Even less text trains once."""
+    """Small random weights start near ln V; a few steps on two sentences must bring it well below. Even less text
+    trains once.
+    """
     job = tiny_lab.job(tmp_path, "pretrain", {"pretrain.learning_rate": 1e-2, "pretrain.batch": 4})
     texts = list(tiny_lab.TEXTS)
     pretrain.train(job, tiny_lab.policy(tok, std=0.02), pretrain.dataset(texts, tok, length=16, tokens=2400, seed=0))
@@ -81,7 +85,7 @@ def test_pretraining_lowers_the_loss_from_that_of_a_guess(tok: Any, tmp_path: Pa
     assert [r["step"] for r in logged(short)] == [1]
 
 
-# ---- SFT ---------------------------------------------------------------------------------------------------------------
+# ---- SFT -----------------------------------------------------------------------------------------
 
 
 def demonstrations() -> list[Answer]:
@@ -122,7 +126,7 @@ def test_trls_first_sft_loss_is_nll(tok: Any, model: Any, tmp_path: Path) -> Non
     assert logged(job)[0]["train/loss"] == pytest.approx(expected, rel=1e-4)
 
 
-# ---- DPO ---------------------------------------------------------------------------------------------------------------
+# ---- DPO -----------------------------------------------------------------------------------------
 
 
 def pair_rows(tok: Any, votes: Any, **more: Any) -> Any:
@@ -144,7 +148,9 @@ def test_dpo_rows_are_the_training_pairs(tok: Any) -> None:
 
 
 def test_shuffled_labels_swap_about_half(tok: Any) -> None:
-    """400 coins: 200 ± 10 are swapped, so 150 to 250 is five standard deviations either way. Without the control none is."""
+    """400 coins: 200 ± 10 are swapped, so 150 to 250 is five standard deviations either way. Without the control
+    none is.
+    """
     votes = [tiny_lab.vote(f"Who is {n}?", ("good", "bad"), (1, 2)) for n in range(400)]
     swapped = sum(chat.decode(tok, r) == "good" for r in pair_rows(tok, votes, shuffle_labels=True)["rejected_ids"])
     assert 150 < swapped < 250
@@ -152,7 +158,9 @@ def test_shuffled_labels_swap_about_half(tok: Any) -> None:
 
 
 def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model: Any, tmp_path: Path) -> None:
-    """At the start policy = reference. Then the weights are moved and TRL's loss is asked again: it must be `losses.dpo`."""
+    """At the start policy = reference. Then the weights are moved and TRL's loss is asked again: it must be
+    `losses.dpo`.
+    """
     job = tiny_lab.job(tmp_path, "dpo", {"dpo.batch": 4, "dpo.beta": 0.3})
     rows, start = pair_rows(tok, tiny_lab.pair_votes()), sampling.twin(model)
     fit = dpo.trainer(job, model, tok, rows)
@@ -168,7 +176,9 @@ def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model
     summed = {}
     for side in ("chosen_ids", "rejected_ids"):
         for name, one in (("policy", tiny_lab.copied(fit.model)), ("reference", start)):
-            summed[name, side] = torch.stack([x.sum() for x in sampling.score_logps(one, rows["prompt_ids"], rows[side])])
+            summed[name, side] = torch.stack(
+                [x.sum() for x in sampling.score_logps(one, rows["prompt_ids"], rows[side])]
+            )
     ours = losses.dpo(
         summed["policy", "chosen_ids"], summed["policy", "rejected_ids"],
         summed["reference", "chosen_ids"], summed["reference", "rejected_ids"], beta=0.3,
@@ -177,7 +187,7 @@ def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model
     assert theirs == pytest.approx(ours.mean().item(), rel=1e-4)
 
 
-# ---- reward model ------------------------------------------------------------------------------------------------------
+# ---- reward model --------------------------------------------------------------------------------
 
 
 def test_with_pairs_our_reward_loss_is_trls(tok: Any, model: Any, tmp_path: Path) -> None:
@@ -214,7 +224,9 @@ def test_a_rankings_loss_is_the_mean_over_its_pairs(tok: Any, model: Any) -> Non
 
 
 def test_the_halves_are_disjoint_and_cover(tok: Any) -> None:
-    """By prompt, not by vote: two votes on one prompt are in one half. Only training votes with a preference are used."""
+    """By prompt, not by vote: two votes on one prompt are in one half. Only training votes with a preference are
+    used.
+    """
     votes = [tiny_lab.vote(f"Who is {n}?", ("a", "b"), (1, 2), id=f"{n}-{k}") for n in range(200) for k in range(2)]
     votes += [tiny_lab.vote("tie?", ("a", "b"), (1, 1)), tiny_lab.vote("held out?", ("a", "b"), (1, 2), split="test")]
     found = {h: {v.id for v in reward.dataset(votes, half=h, limit=0)} for h in ("all", "first", "second")}
@@ -245,21 +257,28 @@ def test_normalised_scores_of_demonstrations_have_mean_0_and_spread_1_after_relo
 
 
 def test_measuring_a_judge_that_knows_and_one_that_counts_words(tok: Any, model: Any, monkeypatch: Any) -> None:
-    """Ten pairs whose better answer is the shorter one: the judge is right in all, the rule in none, a tie counts half."""
-    pairs = [tiny_lab.vote(f"Who is {n}?", ("Fish.", "It is a long and quiet hill."), (1, 2)).pairs()[0] for n in range(10)]
+    """Ten pairs whose better answer is the shorter one: the judge is right in all, the rule in none, a tie counts
+    half.
+    """
+    pairs = [
+        tiny_lab.vote(f"Who is {n}?", ("Fish.", "It is a long and quiet hill."), (1, 2)).pairs()[0] for n in range(10)
+    ]
     judge = tiny_lab.reward_model(model)
     judge.config.reward_scale = 2.0
     monkeypatch.setattr(sampling, "score_rewards", lambda m, p, a, **k: torch.tensor([-len(x) / 10 for x in a]))
     found = reward.measure(judge, tok, pairs, seed=0, samples=100)
     assert (found["reward_accuracy"], found["longer_wins_accuracy"], found["difference"]) == (1.0, 0.0, 1.0)
-    gap = (len(chat.answer_ids(tok, pairs[0].prompt, pairs[0].rejected)[1]) - len(chat.answer_ids(tok, pairs[0].prompt, "Fish.")[1])) / 10
+    gap = (
+        len(chat.answer_ids(tok, pairs[0].prompt, pairs[0].rejected)[1])
+        - len(chat.answer_ids(tok, pairs[0].prompt, "Fish.")[1])
+    ) / 10
     for row in found["calibration"]:
         assert row["confidence"] == pytest.approx(1 / (1 + math.exp(-2 * gap)), abs=1e-3) and row["accuracy"] == 1.0
     monkeypatch.setattr(sampling, "score_rewards", lambda m, p, a, **k: torch.zeros(len(a)))
     assert reward.measure(judge, tok, pairs, seed=0, samples=100)["reward_accuracy"] == 0.5
 
 
-# ---- preferences and controls ------------------------------------------------------------------------------------------
+# ---- preferences and controls --------------------------------------------------------------------
 
 
 def test_agreement_counts_pairs_that_two_people_ranked() -> None:
@@ -272,7 +291,7 @@ def test_agreement_counts_pairs_that_two_people_ranked() -> None:
 
 
 def test_controls_change_one_thing() -> None:
-    """`sft_twice` doubles the epochs, `dpo_shuffled` flips the coin, `judge` takes the other half; all else is the recipe's."""
+    """`dpo_shuffled` flips the coin, `judge` takes the other half; all else is as the recipe has it."""
     seen = 0
     for name, node in stages.GRAPH.items():
         own = stages.module(node.stage).Settings()
@@ -280,5 +299,3 @@ def test_controls_change_one_thing() -> None:
         assert changed == set(node.change), name
         seen += bool(node.change)
     assert seen == 3
-    twice = stages.GRAPH["sft_twice"]
-    assert stages.settings(twice, sft.Settings(epochs=3)).epochs == 6

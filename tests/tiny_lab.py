@@ -1,4 +1,6 @@
-"""A tokenizer of 300 tokens, models of a few thousand random weights, and a lab of recipe `smoke`, for tests that compute."""
+"""A tokenizer of 300 tokens, models of a few thousand random weights, and a lab of recipe `smoke`, for tests that
+compute.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +98,6 @@ def ragged(n: int, *, seed: int, longest: int, vocabulary: int = 300) -> list[li
 def graded(source: Any, grade: Any) -> Any:
     """A source with a grade of our own."""
     return SimpleNamespace(grade=grade, prompts=source.prompts, web=source.web, demonstrations=source.demonstrations)
-
-
 
 
 def copied(model: Any) -> Any:

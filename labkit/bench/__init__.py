@@ -24,7 +24,9 @@ from labkit.errors import LabError
 
 @dataclass
 class Turns:
-    """Two sides measured in turns. Values are costs in `unit`, the smaller the better; the ratio is B / A of each turn."""
+    """Two sides measured in turns. Values are costs in `unit`, the smaller the better; the ratio is B / A of each
+    turn.
+    """
 
     what: str
     a: str

@@ -104,14 +104,18 @@ def sampling_turns(rounds: int, model: Path | None, *, batch: int = 256) -> Turn
 
 
 def ppo_turns(rounds: int, python: str, model: Path | None) -> Turns:
-    """CPU seconds a round (128 answers sampled, scored and learned from) of `stages.ppo.PPO` and of TRL 1.12's PPOTrainer."""
+    """CPU seconds a round (128 answers sampled, scored and learned from) of `stages.ppo.PPO` and of TRL 1.12's
+    PPOTrainer.
+    """
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = random_model(Path(name))
         if model:
-            raise LabError("labkit bench ppo runs on random weights, so that both sides know the shape: leave out --model.")
+            raise LabError(
+                "labkit bench ppo runs on random weights, so that both sides know the shape: leave out --model."
+            )
         ppo, asked = our_ppo(folder), prompts(BATCH * (rounds + 1), seed=1)
         means: dict[str, list[float]] = {"a": [], "b": []}
         order = {"rounds": rounds + 1, "batch": BATCH, "minibatch": MINIBATCH, "epochs": EPOCHS, "answer": ANSWER}
@@ -135,7 +139,9 @@ def ppo_turns(rounds: int, python: str, model: Path | None) -> Turns:
             return told["seconds"]
 
         try:
-            turns = take_turns(Turns("ppo", "labkit", "TRL 1.12 PPOTrainer", "CPU s a round"), ours, theirs, rounds=rounds)
+            turns = take_turns(
+                Turns("ppo", "labkit", "TRL 1.12 PPOTrainer", "CPU s a round"), ours, theirs, rounds=rounds
+            )
         finally:
             their.close()
     turns.notes = {"mean_answer_tokens": {k: sum(v) / len(v) for k, v in means.items()}, "threads": 1, **order}
@@ -144,13 +150,15 @@ def ppo_turns(rounds: int, python: str, model: Path | None) -> Turns:
 
 def our_ppo(folder: Path) -> Any:
     """The lab's PPO on the saved weights, with rates so small that answers keep their length."""
+    from transformers import AutoModelForCausalLM
+
     from labkit import models, sampling
     from labkit.stages.ppo import PPO, Settings
-    from transformers import AutoModelForCausalLM
 
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
     reward, value = (models.load_reward(folder / "reward", device="cpu") for _ in range(2))
-    settings = Settings(batch=BATCH, minibatch=MINIBATCH, epochs=EPOCHS, learning_rate=1e-5, value_learning_rate=1e-5)
+    sizes: dict[str, Any] = {"batch": BATCH, "minibatch": MINIBATCH, "epochs": EPOCHS}
+    settings = Settings(**{**sizes, "learning_rate": 1e-6, "value_learning_rate": 1e-6})
     return PPO(
         settings, policy=policy, reference=sampling.frozen(reference), reward_model=sampling.frozen(reward),
         value_model=value, tokenizer=SimpleNamespace(eos_token_id=END, pad_token_id=PAD), max_tokens=ANSWER,
@@ -164,13 +172,20 @@ class Theirs:
     def __init__(self, python: str, folder: Path) -> None:
         script = Path(__file__).with_name("trl_ppo.py")
         env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self.log = open(folder / "trl.log", "w+")
+        self.log = tempfile.TemporaryFile("w+")
         try:
             self.process = subprocess.Popen(
-                [python, str(script), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env
+                [python, str(script), str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env=env,
             )
         except OSError as error:
-            raise LabError(f"{python} cannot be started ({error.strerror}): give the python of the environment with TRL 1.12.") from error
+            raise LabError(
+                f"{python} cannot be started ({error.strerror}): give the python of the environment with TRL 1.12."
+            ) from error
 
     def round(self) -> dict[str, float]:
         """Ask for one round and wait for its `seconds` and mean answer length `tokens`."""

@@ -44,7 +44,9 @@ def page(rounds: int) -> Turns:
         def run(pool: kernel.Pool) -> float:
             def once() -> None:
                 with pool.kernel() as one:
-                    kernel.execute(folder / "empty.ipynb", folder / "done.ipynb", parameters={"recipe": "smoke"}, kernel=one)
+                    kernel.execute(
+                        folder / "empty.ipynb", folder / "done.ipynb", parameters={"recipe": "smoke"}, kernel=one
+                    )
 
             return seconds(once)
 

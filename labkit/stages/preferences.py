@@ -36,7 +36,7 @@ class Settings(Section):
     overlap: float = Field(
         0.1, ge=0, le=1, description="share of prompts that two annotators rank, to see whether they agree"
     )
-    threads: int = Field(2, ge=1, description="CPU threads; part of the run's identity")
+    threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
 
 
 def imported(job: Job) -> list[Vote]:
