@@ -82,8 +82,11 @@ def _answer(
 
 
 def _load(lab: Lab, name: str) -> tuple[Any, Any]:
+    from transformers.utils import logging
+
     from labkit import models
 
+    logging.disable_progress_bar()  # in a page it would be a widget, over in a blink
     run = lab.find(name)
     if not run:
         raise LabError(f"There is no finished run of {name}: run page {GRAPH[name].page} first.")

@@ -136,7 +136,7 @@ class Lab:
         votes = None
         if getattr(stage, "READS_VOTES", False):
             votes = self.votes.votes(run=parents["preferences"].id)
-        shared = {s: self.recipe[s].model_dump(mode="json") for s in ("model", "answers")}
+        shared = {s: self.recipe[s].model_dump(mode="json", exclude={"bootstrap"}) for s in ("model", "answers")}
         identity = {
             "name": name,
             "version": stage.VERSION,
@@ -327,8 +327,8 @@ class Job:
 def _full_disk(folder: Path) -> Any:
     try:
         yield
-    except OSError as error:
-        if error.errno == 28:  # ENOSPC
+    except Exception as error:  # safetensors reports a full disk as an error of its own
+        if getattr(error, "errno", None) == 28 or "No space left" in str(error):
             raise LabError(
                 f"The disk that holds {folder} is full: free some space ('labkit clean' helps) and run again."
             ) from error

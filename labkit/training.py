@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
 
+from labkit.errors import LabError
 from labkit.lab import Job
 
 
@@ -39,6 +40,8 @@ METRICS = {
 def arguments(job: Job, *, rows: int, **more: Any) -> dict[str, Any]:
     """The arguments shared by all TRL configs; `rows` is the size of the training set, `more` goes on top."""
     s = job.settings
+    if s.accumulate > s.batch:
+        raise LabError(f"{job.stage}.accumulate ({s.accumulate}) splits a batch of {s.batch} into nothing: lower it.")
     on_gpu = job.device == "cuda"
     steps = max(1, -(-rows // s.batch) * s.epochs)
     return {

@@ -131,7 +131,8 @@ def test_every_page_runs_cold_and_leaves_a_page_that_can_be_read(tmp_path: Path,
         page = nbformat.read(lab.home / "notebooks" / f"{name}.ipynb", as_version=4)
         outputs = [(c.id, o) for c in code(page) for o in c.outputs]
         assert len(outputs) >= 5
-        assert not [i for i, o in outputs if o.output_type == "error" or o.get("name") == "stderr"], name
+        loud = [(i, o.get("text", o)) for i, o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+        assert not loud, f"{name} prints what no reader wants to see: {loud}"
         assert not [i for i, o in outputs if any("widget-view" in kind for kind in o.get("data", {}))], name
         assert "widgets" not in page.metadata, f"{name} keeps the state of widgets"
         assert (lab.home / "notebooks" / f"{name}.ipynb").stat().st_size < 400_000
