@@ -227,8 +227,8 @@ def environment(lab: Lab) -> dict[str, str]:
     """What the kernels' environment holds: the same hashing in every process, and no network for the embedded world."""
     env = {**os.environ, "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    # Two spinning threads collapse as soon as another process wants a core; waiting ones lose a few per cent at worst.
-    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Two threads that spin long for each other collapse when another process wants a core; a short spin costs nothing.
+    env.setdefault("GOMP_SPINCOUNT", "10000")
     env.pop("JPY_SESSION_NAME", None)  # started from a page's terminal or cell: these kernels have no page all the same
     if lab.recipe["data"].source == "world" and not lab.recipe["model"].path:
         env["HF_HUB_OFFLINE"] = "1"

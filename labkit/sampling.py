@@ -7,6 +7,7 @@ it returns are those of the distribution that it sampled from.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -247,6 +248,13 @@ def reward_head(model: Any) -> Any:
 def base(model: Any) -> Any:
     """The transformers model itself, also inside a PEFT wrapper (whose adapters stay switched on or off as they are)."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextlib.contextmanager
+def without_adapters(model: Any) -> Iterator[Any]:
+    """The model as it was before its adapters: itself where it has none."""
+    with model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext():
+        yield model
 
 
 def frozen(model: Any) -> Any:

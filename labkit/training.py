@@ -57,7 +57,7 @@ def arguments(job: Job, *, rows: int, **more: Any) -> dict[str, Any]:
         "seed": job.seed,
         "bf16": on_gpu,
         "use_cpu": job.device == "cpu",
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "activation_offloading": False,
         "report_to": "none",
         "save_strategy": "no",

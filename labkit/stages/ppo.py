@@ -143,11 +143,10 @@ class PPO:
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[Any]:
         """The reference model: a model of its own, or the policy with its adapters switched off."""
-        if self.reference is not None:
-            yield self.reference
-        else:
-            with self.policy.disable_adapter():
-                yield self.policy
+        from labkit import sampling
+
+        with sampling.without_adapters(self.policy) as policy:
+            yield policy if self.reference is None else self.reference
 
     def learn(self, r: Rollout) -> dict[str, float]:
         """Advantages, then `epochs` passes of clipped policy and value steps; returns the round's metrics."""
@@ -188,7 +187,9 @@ class PPO:
                     break
             if stop:
                 break
-        explained = 1 - (losses.masked_mean((returns - r.values) ** 2, r.mask) / returns[r.mask].var().clamp(min=1e-6)).item()
+        explained = (
+            1 - (losses.masked_mean((returns - r.values) ** 2, r.mask) / returns[r.mask].var().clamp(min=1e-6)).item()
+        )
         self.adapt(r)
         return {k: sum(v) / len(v) for k, v in seen.items()} | {"train/explained_variance": explained}
 

@@ -27,7 +27,7 @@ VERSION = 1
 
 
 class Settings(Section):
-    tokens: int = Field(1_800_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
+    tokens: int = Field(2_200_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
     length: int = Field(128, ge=16, description="tokens a row; documents are packed end to end")
     batch: int = Field(8, ge=1, description="rows a step; at this size more steps beat larger ones")
     learning_rate: float = Field(
@@ -35,7 +35,7 @@ class Settings(Section):
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps before the peak; then a cosine down to a tenth")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decay")
-    threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity, since sums change with it")
+    threads: int = Field(2, ge=1, description="CPU threads; part of the run's identity, since sums change with it")
 
 
 def dataset(texts: list[str], tokenizer: Any, *, length: int, tokens: int, seed: int) -> Any:

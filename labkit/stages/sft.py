@@ -31,7 +31,7 @@ class Settings(Section):
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak rate; 1e-5 to 2e-5 for models of billions of weights")
     limit: int = Field(0, ge=0, description="demonstrations used; 0 takes all")
-    threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
+    threads: int = Field(2, ge=1, description="CPU threads; part of the run's identity")
 
 
 def dataset(demonstrations: list[Answer], tokenizer: Any, *, context: int) -> Any:
@@ -47,7 +47,9 @@ def dataset(demonstrations: list[Answer], tokenizer: Any, *, context: int) -> An
         if len(asked) + len(answered) <= context
     ]
     if not rows:
-        raise LabError(f"No demonstration fits the model's context of {context} tokens: raise model.context, or add data.")
+        raise LabError(
+            f"No demonstration fits the model's context of {context} tokens: raise model.context, or add data."
+        )
     return Dataset.from_list(rows)
 
 
@@ -75,7 +77,9 @@ def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
     from labkit import models, training
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             return loss(model, inputs, num_items_in_batch)
 
     config = SFTConfig(**training.arguments(job, rows=len(rows), completion_only_loss=True))
