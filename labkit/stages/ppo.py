@@ -36,11 +36,9 @@ class Settings(Section):
     epochs: int = Field(2, ge=1, le=8, description="times that each round's answers are learned from")
     learning_rate: float = Field(4e-4, gt=0, description="peak rate of the policy; 1e-6 to 1e-5 for large models")
     value_learning_rate: float = Field(8e-4, gt=0, description="peak rate of the value network")
-    kl: float = Field(
-        0.1, ge=0, description="β, the price of a nat of KL to the reference, in units of reward; 0: none"
-    )
+    kl: float = Field(0.15, ge=0, description="β, the price of a nat of KL to the reference, in rewards; 0: none")
     adaptive_kl: bool = Field(False, description="steer β so that KL meets kl_target (Ziegler et al. 2019)")
-    kl_target: float = Field(6.0, gt=0, description="nats a answer that adaptive β aims at")
+    kl_target: float = Field(6.0, gt=0, description="nats an answer that adaptive β aims at")
     kl_horizon: float = Field(1e4, gt=0, description="answers over which adaptive β adjusts")
     target_kl: float = Field(
         0.0, ge=0, description="stop a round early when the policy moved this far within it; 0: never"
