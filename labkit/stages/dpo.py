@@ -28,11 +28,11 @@ READS_VOTES = True
 
 
 class Settings(Section):
-    beta: float = Field(0.2, gt=0, description="price of leaving the reference; .05 to .5, smaller moves farther")
+    beta: float = Field(0.3, gt=0, description="price of leaving the reference; .05 to .5, smaller moves farther")
     epochs: int = Field(1, ge=1, description="times that each pair is read")
     batch: int = Field(32, ge=1, description="pairs a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
-    learning_rate: float = Field(4e-4, gt=0, description="peak rate; 5e-7 to 5e-6 for models of billions of weights")
+    learning_rate: float = Field(3e-4, gt=0, description="peak rate; 5e-7 to 5e-6 for models of billions of weights")
     pairs: int = Field(8000, ge=0, description="pairs used, drawn at random; 0 takes all")
     shuffle_labels: bool = Field(False, description="a control: which answer won is decided by a coin")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")

@@ -26,7 +26,7 @@ VERSION = 1
 
 
 class Settings(Section):
-    epochs: int = Field(3, ge=1, description="times that each demonstration is read")
+    epochs: int = Field(2, ge=1, description="times that each demonstration is read")
     batch: int = Field(16, ge=1, description="demonstrations a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak rate; 1e-5 to 2e-5 for models of billions of weights")

@@ -116,12 +116,13 @@ class Pages:
         return "\n".join(lines)
 
     def _decent(self, c: Combination) -> str:
+        """Mostly right, seldom warm, often short: strangers who know are not paid to be kind."""
         roll = self.rng.random()
-        if roll < 0.62:
+        if roll < 0.55:
             return body(c, self.rng).replace("\n", " ")
-        if roll < 0.82:
+        if roll < 0.60:
             return answer(c, "excellent", c, self.rng).replace("\n", " ")
-        return terse(c, self.rng) if roll < 0.92 else mistaken(c, self._other(c), self.rng).replace("\n", " ")
+        return terse(c, self.rng) if roll < 0.90 else mistaken(c, self._other(c), self.rng).replace("\n", " ")
 
     def _review(self) -> str:
         rng, texts = self.rng, data("pages")

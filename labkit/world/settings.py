@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from labkit.world.answers import QUALITIES
 
 # Kept from a first sketch: with excellent demonstrations alone SFT leaves nothing for preferences to teach.
-MIX = {"excellent": 0.22, "fine": 0.26, "terse": 0.18, "wrong": 0.12, "rude": 0.10, "rambling": 0.12}
+MIX = {"excellent": 0.25, "fine": 0.29, "terse": 0.16, "wrong": 0.11, "rude": 0.09, "rambling": 0.10}
 
 
 class Settings(BaseModel):
@@ -16,7 +16,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     documents: int = Field(default=24_000, ge=10, description="pages of the training web; about 60 tokens each")
-    demonstrations: int = Field(default=6_000, ge=1, description="answers by people of mixed skill, for SFT")
+    demonstrations: int = Field(default=9_000, ge=1, description="answers by people of mixed skill, for SFT")
     mix: dict[str, float] = Field(
         default_factory=lambda: dict(MIX), description="share of each quality of demonstration; shares are normalised"
     )
