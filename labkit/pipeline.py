@@ -72,8 +72,8 @@ def run(
     names = schedule.select(graph, chosen) if chosen or not targets else []
     names = [name for name in names if stages.asked_for(name, lab.recipe)]
     jobs = jobs or cores()
-    own = {name: stages.settings(graph[name], lab.recipe[graph[name].stage]) for name in names}
-    threads = {name: getattr(settings, "threads", 1) for name, settings in own.items()}
+    own = {name: getattr(lab.recipe[graph[name].stage], "threads", 1) for name in names}
+    threads = {name: graph[name].change.get("threads", own[name]) for name in names}
     pages = schedule.pages(graph, names, threads=threads, jobs=jobs, start=not targets)
     for page in pages:
         if not (notebooks / f"{page}.ipynb").is_file():

@@ -106,7 +106,7 @@ def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
             }  # fmt: skip
             for key, value in seen.items():
                 self._metrics["train"][key].append(value.mean().item())
-            return losses.dpo(*now, *ref, beta=beta).mean()
+            return losses.dpo(now[0], now[1], ref[0], ref[1], beta=beta).mean()
 
     config = DPOConfig(
         **training.arguments(
