@@ -35,7 +35,7 @@ GRAPH: dict[str, Node] = {
     "reward":       Node(("sft", "preferences"),     "05_reward",      "reward",      "a model of the rankings"),
     "ppo":          Node(("sft", "reward"),          "06_ppo",         "ppo",         "RL against the reward model, with a KL penalty"),
     "dpo":          Node(("sft", "preferences"),     "07_dpo",         "dpo",         "the preferences directly, without a reward model"),
-    "sft_twice":    Node(("sft",),                   "07_dpo",         "sft",         "control: SFT for as many steps again", {"threads": 1}),
+    "sft_twice":    Node(("sft",),                   "06_ppo",         "sft",         "control: SFT for as many steps again", {"threads": 1}),
     "dpo_shuffled": Node(("sft", "preferences"),     "07_dpo",         "dpo",         "control: DPO on shuffled labels", {"shuffle_labels": True}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "judge"),
