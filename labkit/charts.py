@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from labkit.canvas import bar, csv, data, error, figure, forest, name, spans
-from labkit.compare import CONTROLS
+from labkit.compare import CONTROLS, highest
 from labkit.curves import calibration, curves, histogram, over_optimisation
 from labkit.drawings import lineage, live_svg
 from labkit.theme import FAINT, INK, colour, duration, interval, label, listed, model, number, short, step
@@ -32,12 +32,10 @@ CLIMB = (("pretrain", "prompted"), ("prompted", "sft"), ("sft", "ppo"), ("sft", 
 def ladder(rows: Rows, *, score: str = "gold") -> go.Figure:
     """The climb: each model's mean score with its 95 % interval; hollow points are controls, the dotted line is SFT."""
     known = [r for r in rows if r.get("gold") is not None]
-    best = max(known, key=lambda r: r["gold"], default=None)
-    title = (
-        f"{escape(model(best['stage'], start=True))} stands highest at {number(best['gold'], '.2f')}"
-        if best
-        else "No model was scored"
-    )
+    best = highest(dict(r) for r in known)
+    names = " and ".join(model(r["stage"], start=i == 0) for i, r in enumerate(best))
+    stand = f"stand{'s' if len(best) == 1 else ''} highest at {' and '.join(number(r['gold'], '.2f') for r in best)}"
+    title = f"{escape(names)} {stand}" if best else "No model was scored"
     fig = figure(
         title, subtitle=f"mean {score} score of each model's answers, 95 % interval over prompts", y=f"{score} score"
     )

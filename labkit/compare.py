@@ -200,6 +200,12 @@ def scores_known(runs: Iterable[Run], *, split: str = "validation") -> list[str]
     return [s for s in SCORES if groups and all(any(s in a.scores for a in group) for group in groups)]
 
 
+def highest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The row with the highest mean, and those whose interval reaches that mean: nobody can tell them apart from it."""
+    known = sorted((r for r in rows if r.get("gold") is not None), key=lambda r: -r["gold"])
+    return [r for r in known if r is known[0] or (r.get("gold_ci") or (0, r["gold"]))[1] >= known[0]["gold"]]
+
+
 def join(
     runs: Iterable[Run],
     *,

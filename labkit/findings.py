@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.compare import Comparison
+from labkit.compare import Comparison, highest
 from labkit.theme import interval, label, listed, model, number
 
 CLIMB = (("prompted", "pretrain"), ("sft", "prompted"), ("dpo", "sft"), ("ppo", "sft"))
@@ -90,16 +90,19 @@ def headline(c: Comparison | None, claims: Sequence[Mapping[str, Any]]) -> tuple
         said.append(
             f"All {len(claims)} claims made beforehand hold." if not failed else f"{held}; what failed stands below."
         )
-    best = max((r for r in rows.values() if r["gold"] is not None), key=lambda r: r["gold"])
-    return _title(rows, best), " ".join(s for s in said if s)
+    return _title(rows), " ".join(s for s in said if s)
 
 
-def _title(rows: Mapping[str, Mapping[str, Any]], best: Mapping[str, Any]) -> str:
+def _title(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    best = highest(dict(r) for r in rows.values())
+    names = " and ".join(model(r["stage"], start=i == 0) for i, r in enumerate(best))
     if len(rows) == 1:
-        return f"{model(best['stage'], start=True)} on its own"
-    if "sft" in rows and best["stage"] != "sft" and best["gold_minus_sft_ci"] and best["gold_minus_sft_ci"][0] > 0:
-        return f"{model(best['stage'], start=True)} stands highest, {number(best['gold_minus_sft'], '.2f')} above SFT"
-    return f"{model(best['stage'], start=True)} stands highest at {number(best['gold'], '.2f')}"
+        return f"{names} on its own"
+    stand = "stands" if len(best) == 1 else "stand"
+    above = all(r["gold_minus_sft_ci"] and r["gold_minus_sft_ci"][0] > 0 for r in best)
+    if "sft" in rows and "sft" not in (r["stage"] for r in best) and above:
+        return f"{names} {stand} highest, {' and '.join(number(r['gold_minus_sft'], '.2f') for r in best)} above SFT"
+    return f"{names} {stand} highest at {' and '.join(number(r['gold'], '.2f') for r in best)}"
 
 
 def _climb(rows: Mapping[str, Mapping[str, Any]], score: str) -> str:
