@@ -22,8 +22,8 @@ DIAMOND = of(page("a"), page("b", "a", seconds=30), page("c", "a", seconds=5), p
 
 
 def test_a_run_brings_its_parents_and_its_page_is_made_whole() -> None:
-    """ppo needs sft and reward; reward needs preferences; no page of theirs holds a control."""
-    assert schedule.select(GRAPH, ["ppo"]) == ["pretrain", "sft", "preferences", "reward", "ppo"]
+    """ppo needs sft and reward; reward needs preferences; its page holds a control, which comes along."""
+    assert schedule.select(GRAPH, ["ppo"]) == ["pretrain", "sft", "preferences", "reward", "ppo", "sft_twice"]
     assert schedule.select(GRAPH, ["dpo"]) == ["pretrain", "sft", "preferences", "dpo", "sft_twice", "dpo_shuffled"]
     assert schedule.select(GRAPH) == list(GRAPH)
 
@@ -37,7 +37,7 @@ def test_pages_of_the_real_graph() -> None:
     pages = schedule.pages(GRAPH, list(GRAPH), threads={"pretrain": 2}, jobs=2, start=True)
     assert list(pages)[-1] == schedule.START and len(pages) == 8
     assert pages["05_reward"].needs == ("02_sft", "04_preferences")
-    assert pages["07_dpo"].runs == ("dpo", "sft_twice", "dpo_shuffled")
+    assert pages["07_dpo"].runs == ("dpo", "dpo_shuffled") and pages["06_ppo"].runs == ("ppo", "sft_twice")
     assert set(pages["13_compare"].needs) == set(pages) - {"13_compare", schedule.START}
     assert pages["01_pretrain"].slots == 2 and pages["06_ppo"].slots == 1
 
