@@ -24,7 +24,7 @@ DIAMOND = of(page("a"), page("b", "a", seconds=30), page("c", "a", seconds=5), p
 def test_a_run_brings_its_parents_and_its_page_is_made_whole() -> None:
     """ppo needs sft and reward; reward needs preferences; its page holds a control, which comes along."""
     assert schedule.select(GRAPH, ["ppo"]) == ["pretrain", "sft", "preferences", "reward", "ppo", "sft_twice"]
-    assert schedule.select(GRAPH, ["dpo"]) == ["pretrain", "sft", "preferences", "dpo", "sft_twice", "dpo_shuffled"]
+    assert schedule.select(GRAPH, ["dpo"]) == ["pretrain", "sft", "preferences", "dpo", "dpo_shuffled"]
     assert schedule.select(GRAPH) == list(GRAPH)
 
 
