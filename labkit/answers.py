@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from labkit import chat, sampling
-from labkit.lab import Job
+from labkit.job import Job
 from labkit.records import Answer, Prompt, to_json
 
 

@@ -7,12 +7,10 @@ it depends on: the same choices find the same run, a changed number re-runs exac
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -24,6 +22,7 @@ from pydantic import Field
 from labkit import recipe as recipes
 from labkit import runs, stages
 from labkit.errors import LabError
+from labkit.job import Job
 from labkit.recipe import Recipe, Settings
 from labkit.records import Vote, digest, write_jsonl
 from labkit.runs import Run
@@ -233,94 +232,6 @@ class Lab:
                     "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
                 },
             )
-
-
-@dataclass
-class Job:
-    """What a stage is handed: its settings, its parents, its votes, and the plumbing to log, save and close."""
-
-    lab: Lab
-    name: str
-    id: str
-    settings: Any
-    folder: Path
-    parents: dict[str, Run]
-    votes: list[Vote]
-    summary: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    phases: dict[str, float] = field(default_factory=dict)
-    listeners: list[Any] = field(default_factory=list)
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.lab.recipe
-
-    @property
-    def source(self) -> Source:
-        return self.lab.source
-
-    @property
-    def seed(self) -> int:
-        """A seed of this run's own: the recipe's seed and the run's name, mixed."""
-        return int(digest([self.recipe.seed, self.name], 8), 16) % 2**31
-
-    @cached_property
-    def device(self) -> str:
-        """`cpu`, `cuda` or `mps`."""
-        import torch
-
-        wanted = self.recipe["model"].device
-        if wanted != "auto":
-            return wanted
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def prepare(self) -> None:
-        """Fix the threads and every random number generator, so that a second run gives the same bytes."""
-        import datasets
-        import torch
-        import transformers
-
-        torch.set_num_threads(self.settings.threads)
-        transformers.set_seed(self.seed)
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()  # a fresh score head is meant, and not worth a report
-        datasets.disable_progress_bars()
-        os.environ["TQDM_DISABLE"] = "1"
-        self._clock = time.monotonic()
-        self._metrics = open(self.folder / "metrics.jsonl", "w", encoding="utf-8")
-
-    def log(self, step: int, of: int, **metrics: float) -> None:
-        """Write one line of metrics (`step`, `of`, `seconds`, and names such as `train/loss`) and tell who listens.
-
-        Raises LabError when a loss is not a number: the run is not worth going on with.
-        """
-        row: dict[str, Any] = {"step": step, "of": of, "seconds": round(time.monotonic() - self._clock, 2)}
-        for key, value in metrics.items():
-            if not math.isfinite(value):
-                raise LabError(
-                    f"{key} became {value} at step {step} of {self.name}: lower {self.stage}.learning_rate and run again."
-                )
-            row[key] = round(float(value), 6)
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
-        for listen in self.listeners:
-            listen(self, row)
-
-    @property
-    def stage(self) -> str:
-        return stages.GRAPH[self.name].stage
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Any:
-        """Time a part of the stage; the manifest lists seconds by part."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - start
-
-    def close(self) -> None:
-        self._metrics.close()
 
 
 @contextlib.contextmanager

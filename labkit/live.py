@@ -12,7 +12,7 @@ from labkit import charts, drawings, show
 from labkit.markup import Html
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 EVERY = 0.25  # seconds between two pictures: more only keeps the browser busy
 WATCH = (

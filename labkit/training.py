@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerCallback
 
 from labkit.errors import LabError
-from labkit.lab import Job
+from labkit.job import Job
 
 
 class Log(TrainerCallback):

@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(("theme", "markup", "drawings", "canvas", "curves"), 1),
     **dict.fromkeys(("compare", "charts", "findings", "sections", "report", "live"), 2),
     **dict.fromkeys(("losses", "chat", "world", "sources", "formats", "datafiles", "gguf"), 3),
-    **dict.fromkeys(("sampling", "training", "answers", "models", "lab", "feedback"), 4),
+    **dict.fromkeys(("sampling", "training", "answers", "models", "job", "lab", "feedback"), 4),
     **dict.fromkeys(("stages", "ask"), 5),
     **dict.fromkeys(
         ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench", "page"), 6
@@ -28,7 +28,7 @@ FLOORS = {
 }
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers"}
 # `lab` reads the graph, a literal, and the graph's file asks the stages for their settings; a type is no dependency.
-ALLOWED = {("lab", "stages"), ("__init__", "lab")}
+ALLOWED = {("lab", "stages"), ("job", "stages"), ("__init__", "lab")}
 WIDGETS_MAY = {"records", "runs", "feedback.store", "compare", "show", "charts", "errors", "recipe"}
 
 

@@ -20,7 +20,8 @@ import yaml
 
 from labkit import runs, stages
 from labkit.errors import LabError
-from labkit.lab import Job, Lab
+from labkit.job import Job
+from labkit.lab import Lab
 
 MADE: list[str] = []
 

@@ -21,7 +21,7 @@ from labkit.recipe import Settings as Section
 from labkit.records import Vote
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 READS_VOTES = True

@@ -24,7 +24,7 @@ from labkit.recipe import Settings as Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 

@@ -21,7 +21,7 @@ from labkit.recipe import Settings as Section
 from labkit.records import Pair, Prompt, Vote, digest, write_jsonl
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 

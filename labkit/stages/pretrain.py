@@ -21,7 +21,7 @@ from labkit.errors import LabError
 from labkit.recipe import Settings as Section
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 

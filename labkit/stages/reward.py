@@ -22,7 +22,7 @@ from labkit.recipe import Settings as Section
 from labkit.records import Pair, Vote, digest
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 READS_VOTES = True

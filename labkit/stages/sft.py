@@ -20,7 +20,7 @@ from labkit.recipe import Settings as Section
 from labkit.records import Answer
 
 if TYPE_CHECKING:
-    from labkit.lab import Job
+    from labkit.job import Job
 
 VERSION = 1
 
