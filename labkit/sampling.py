@@ -187,11 +187,27 @@ def _parts(lengths: Sequence[int], tokens: int | None) -> Iterator[list[int]]:
 
 def answer_logits(model: Any, prompts: Sequence[Ids], answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
     """Logits at the answers' tokens only, (N, V), and the answers' mask (B, T): the prompt's logits are never computed."""
-    whole = base(model)
     hidden, mask = hidden_states(model, prompts, answers)
+    return _logits(model, hidden), mask
+
+
+def _logits(model: Any, hidden: Tensor) -> Tensor:
+    """The output layer, with the soft cap that some models put on it: (N, d) → (N, V)."""
+    whole = base(model)
     logits = whole.get_output_embeddings()(hidden)
     cap = getattr(whole.config, "final_logit_softcapping", None)
-    return (torch.tanh(logits / cap) * cap if cap else logits), mask
+    return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def collated_logps(model: Any, batch: dict[str, Tensor], counts: Tensor) -> Tensor:
+    """log π of the tokens that count in a trainer's padded batch, with gradients: `input_ids` (B, T), counts (B, T − 1) → (N,).
+
+    Only those positions go through the output layer. TRL's own way is a kernel made for large vocabularies on a GPU, which
+    costs a small model on a CPU more than all its layers; tests hold the losses made of the two equal.
+    """
+    tokens, mask = batch["input_ids"], batch["attention_mask"]
+    hidden = base(model).base_model(input_ids=tokens, attention_mask=mask, use_cache=False)[0]
+    return losses.per_token_logps(_logits(model, hidden[:, :-1][counts]), tokens[:, 1:][counts])
 
 
 def answer_logps(

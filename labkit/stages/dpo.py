@@ -63,19 +63,11 @@ def dataset(votes: list[Vote], tokenizer: Any, *, context: int, limit: int, shuf
 
 
 def answer_logps(model: Any, batch: dict[str, Any]) -> Any:
-    """log π(answer | prompt) of TRL's collated batch, chosen above rejected: `input_ids` (2B, T) → two of (B,).
+    """log π(answer | prompt) of TRL's collated batch, chosen above rejected: `input_ids` (2B, T) → two of (B,)."""
+    from labkit import sampling
 
-    Only the answers' positions go through the output layer. TRL's own way is a kernel made for large vocabularies on a GPU,
-    three times slower for a small model on a CPU; a test holds the two equal.
-    """
-    from labkit import losses, sampling
-
-    whole = sampling.base(model)
-    hidden = whole.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
     counts = batch["completion_mask"][:, 1:].bool()
-    logits = whole.get_output_embeddings()(hidden[:, :-1][counts])
-    logps = losses.per_token_logps(logits, batch["input_ids"][:, 1:][counts])
-    return sampling.unflatten(logps, counts).sum(1).chunk(2)
+    return sampling.unflatten(sampling.collated_logps(model, batch, counts), counts).sum(1).chunk(2)
 
 
 def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:

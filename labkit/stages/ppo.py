@@ -258,7 +258,8 @@ def run(job: Job) -> None:
             rollout = ppo.rollout([queries[i] for i in taken])
             metrics = ppo.learn(rollout)
             tokens += sum(map(len, rollout.answers))
-            job.log(step, s.iterations, **_seen(job, rollout, [prompts[i] for i in taken], queries, ppo), **metrics)
+            asked = {tuple(queries[i]): prompts[i] for i in taken}
+            job.log(step, s.iterations, **_seen(job, rollout, asked, ppo), **metrics)
     model = models.save(ppo.policy, ppo.tokenizer, job.folder)
     job.cost.update(tokens=tokens * s.epochs, targets=s.iterations * s.batch)
     with job.phase("answer"):
@@ -269,11 +270,10 @@ def run(job: Job) -> None:
     job.summary["beta"] = round(ppo.beta, 5)
 
 
-def _seen(job: Job, r: Rollout, prompts: list[Any], queries: list[list[int]], ppo: PPO) -> dict[str, float]:
+def _seen(job: Job, r: Rollout, asked: dict[tuple[int, ...], Any], ppo: PPO) -> dict[str, float]:
     """What the round's answers were like: proxy, gold (never trained on), KL, length. Gold is for the eye only."""
     from labkit import chat
 
-    asked = {tuple(chat.prompt_ids(ppo.tokenizer, p)): p for p in prompts}
     golds = [
         job.source.grade(asked[tuple(q)], chat.decode(ppo.tokenizer, a), ended=bool(e))[0]
         for q, a, e in zip(r.prompts, r.answers, r.ended, strict=True)

@@ -56,18 +56,12 @@ def dataset(demonstrations: list[Answer], tokenizer: Any, *, context: int) -> An
 def loss(model: Any, batch: dict[str, Any], num_items_in_batch: Any = None) -> Any:
     """`losses.nll` of a batch with `input_ids` and `labels` (−100 where a token is not trained on), both (B, T).
 
-    The same number as TRL's own loss, whose kernel is made for large vocabularies on a GPU: on a CPU it costs a small model
-    more than all its layers. A test holds the two equal. `num_items_in_batch` is the number of trained tokens of the whole
-    batch, where it is split into parts.
+    `num_items_in_batch` is the number of trained tokens of the whole batch, where it is split into parts.
     """
-    from labkit import losses, sampling
+    from labkit import sampling
 
-    whole = sampling.base(model)
-    hidden = whole.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
     counts = batch["labels"][:, 1:] != -100
-    logits = whole.get_output_embeddings()(hidden[:, :-1][counts])
-    logps = losses.per_token_logps(logits, batch["labels"][:, 1:][counts])
-    return -logps.sum() / (num_items_in_batch or counts.sum())
+    return -sampling.collated_logps(model, batch, counts).sum() / (num_items_in_batch or counts.sum())
 
 
 def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
