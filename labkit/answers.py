@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from labkit import chat, sampling
+from labkit import chat, models, sampling
 from labkit.job import Job
 from labkit.records import Answer, Prompt, to_json
 
@@ -46,10 +47,36 @@ def answer(
     rewards: Sequence[float | None] = [None] * len(texts)
     if reward is not None:
         rewards = sampling.score_rewards(reward, queries, samples).tolist()
-    done = [_finish(job, a, kl=k, reward=r) for a, k, r in zip(texts, kls, rewards, strict=True)]
+    done = [finish(job, a, kl=k, reward=r) for a, k, r in zip(texts, kls, rewards, strict=True)]
     with open(job.folder / "answers.jsonl", "a", encoding="utf-8") as f:
         f.writelines(to_json(a) + "\n" for a in done)
     return done
+
+
+def evaluate(job: Job, model: Any, tokenizer: Any, *, reward: Any = None) -> None:
+    """How a tuned policy is measured: its answers, with KL to the SFT run it came from, and what it is worth on web text."""
+    reference: Any = "self"
+    with job.phase("answer"):
+        if "sft" in job.parents:
+            load = {"device": job.device, "dtype": job.recipe["model"].dtype}
+            reference, _ = models.load(job.parents["sft"].model, **load)
+        answer(job, model, tokenizer, author=job.name, reference=reference, reward=reward)
+        job.summary["web_nll"] = web_nll(job, model, tokenizer)
+
+
+def glance(job: Job, model: Any, tokenizer: Any, *, round_: int) -> dict[str, Any]:
+    """Where a policy stands after a round of several: one answer to each validation prompt, their length and, where known, gold."""
+    from labkit import statistics
+
+    prompts = job.source.prompts("validation")
+    written = write_answers(job, model, tokenizer, prompts, author=job.name, seed=job.seed, n=1)
+    row: dict[str, Any] = {"round": round_, "tokens": round(sum(a.tokens for a, _, _ in written) / len(written), 2)}
+    grades = [job.source.grade(a.prompt, a.text, ended=a.ended)[0] for a, _, _ in written]
+    golds = np.array([g for g in grades if g is not None])
+    if len(golds):
+        middle, *ci = statistics.paired_bootstrap(golds, seed=job.seed, samples=job.recipe["answers"].bootstrap)
+        row |= {"gold": round(middle, 4), "gold_ci": [round(c, 4) for c in ci]}
+    return row
 
 
 def write_answers(
@@ -83,7 +110,8 @@ def write_answers(
     return out
 
 
-def _finish(job: Job, answer: Answer, *, kl: float | None, reward: float | None) -> Answer:
+def finish(job: Job, answer: Answer, *, kl: float | None, reward: float | None) -> Answer:
+    """The answer with gold, its measured qualities, KL (nats) and the proxy's reward."""
     gold, grades = job.source.grade(answer.prompt, answer.text, ended=answer.ended)
     scores = {"gold": gold, "reward": reward}
     return Answer(

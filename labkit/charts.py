@@ -15,12 +15,12 @@ import plotly.graph_objects as go
 
 from labkit.canvas import bar, csv, data, error, figure, forest, name, spans
 from labkit.compare import CONTROLS, highest
-from labkit.curves import calibration, curves, histogram, over_optimisation
+from labkit.curves import against, calibration, curves, histogram, over_optimisation
 from labkit.drawings import lineage, live_svg
 from labkit.theme import FAINT, INK, colour, duration, interval, label, listed, model, number, short, step
 
 __all__ = [
-    "agreement", "by_kind", "cake", "calibration", "csv", "curves", "histogram", "kl_frontier", "ladder", "lineage",
+    "against", "agreement", "by_kind", "cake", "calibration", "csv", "curves", "histogram", "kl_frontier", "ladder", "lineage",
     "live_svg", "over_optimisation", "predictor", "win_rate",
 ]  # fmt: skip
 

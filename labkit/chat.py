@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from labkit.errors import LabError
 from labkit.records import Prompt
@@ -67,18 +68,38 @@ def ready(tokenizer: Any) -> Any:
     return tokenizer
 
 
+_SPECIAL: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()  # a tokenizer → its special tokens
+
+
+def plain(tokenizer: Any, text: str) -> str:
+    """The text, with a zero-width space in whatever would be read as a special token: nobody types the end of a turn."""
+    if tokenizer not in _SPECIAL:
+        _SPECIAL[tokenizer] = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    for token in _SPECIAL[tokenizer]:
+        if token in text:
+            text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+    return text
+
+
+def messages(tokenizer: Any, prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt's turns for a chat template, their texts `plain`."""
+    return [{**turn, "content": plain(tokenizer, turn["content"])} for turn in prompt.messages]
+
+
 def prompt_ids(tokenizer: Any, prompt: Prompt, *, room: int = 0, context: int | None = None) -> list[int]:
     """The tokens that stand before the answer. `room` is how many tokens the answer needs within `context`.
 
     Raises LabError when prompt and answer do not fit.
     """
-    ids = tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(messages(tokenizer, prompt), add_generation_prompt=True, return_dict=False)
     return fits(list(ids), room=room, context=context)
 
 
 def text_ids(tokenizer: Any, text: str, *, room: int = 0, context: int | None = None) -> list[int]:
     """The tokens of plain text, for a base model that has never seen a chat template."""
-    return fits(list(tokenizer(text, add_special_tokens=False)["input_ids"]), room=room, context=context)
+    return fits(
+        list(tokenizer(plain(tokenizer, text), add_special_tokens=False)["input_ids"]), room=room, context=context
+    )
 
 
 def fits(ids: list[int], *, room: int, context: int | None) -> list[int]:
@@ -98,7 +119,7 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def answer_ids(tokenizer: Any, prompt: Prompt, completion: str) -> tuple[list[int], list[int]]:
     """The tokens of a prompt and of a given answer to it, the end token included and nothing after it."""
-    asked = list(prompt.messages)
+    asked, completion = messages(tokenizer, prompt), plain(tokenizer, completion)
     before = list(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False))
     whole = asked + [{"role": "assistant", "content": completion}]
     ids = list(tokenizer.apply_chat_template(whole, return_dict=False))

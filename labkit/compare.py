@@ -18,8 +18,8 @@ from labkit.records import Answer, Prompt, digest
 from labkit.runs import Run
 from labkit.statistics import distinct, paired_bootstrap, win_rates
 
-LADDER = ("pretrain", "prompted", "sft", "ppo", "dpo", "sft_twice", "dpo_shuffled")
-CONTROLS = ("sft_twice", "dpo_shuffled")
+CONTROLS = ("sft_twice", "dpo_shuffled", "feedme_random", "expert_random")
+LADDER = ("pretrain", "prompted", "sft", "best_of_n", "feedme", "expert", "spin", "kto", "ppo", "dpo", *CONTROLS)
 SCORES = ("gold", "judge", "reward")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from labkit.canvas import data, figure, name, spans
+from labkit.statistics import wilson
 from labkit.theme import FAINT, INK, colour, number
 
 
@@ -134,6 +135,34 @@ def _finding(proxy: np.ndarray, gold: np.ndarray) -> str:
     return f"The proxy did not rise ({ends})"
 
 
+def against(
+    series: Mapping[str, Sequence[Mapping[str, Any]]], *, x: str, y: str | Mapping[str, str] = "gold", title: str = "",
+    heads: tuple[str, str] | None = None,
+) -> go.Figure:  # fmt: skip
+    """Lines of measured points with their 95 % intervals: rows with the keys `x`, `y` and, where known, `y_ci`, a colour a series.
+
+    `y` may differ by series: `against({"reward": rows, "gold": rows}, x="kl", y={"reward": "reward", "gold": "gold"})`.
+    `heads` names the axes where the keys do not.
+    """
+    across, up = heads or (x.replace("_", " "), y.replace("_", " ") if isinstance(y, str) else "score")
+    fig = figure(title, subtitle=spans(series) if len(series) > 1 else "", x=across, y=up)
+    for run, rows in series.items():
+        key, paint = y if isinstance(y, str) else y[run], colour(run)
+        known = [(r[x], r[key], r.get(f"{key}_ci")) for r in rows if r.get(key) is not None]
+        whiskers = [(v, v) if ci is None else ci for _, v, ci in known]
+        up_down = {
+            "array": [ci[1] - v for (_, v, _), ci in zip(known, whiskers, strict=True)],
+            "arrayminus": [v - ci[0] for (_, v, _), ci in zip(known, whiskers, strict=True)],
+        }
+        fig.add_scatter(
+            x=[k[0] for k in known], y=[k[1] for k in known], mode="lines+markers", marker={"size": 8, "color": paint},
+            line={"color": paint, "width": 2.4}, error_y={"type": "data", "color": paint, "thickness": 1.6, **up_down},
+            hovertemplate=f"{name(run)} %{{y:.2f}} at %{{x:.3g}}<extra></extra>",
+            **data(f"series {x} value low high", [(run, a, v, *ci) for (a, v, _), ci in zip(known, whiskers, strict=True)]),
+        )  # fmt: skip
+    return fig
+
+
 def calibration(rows: Iterable[Mapping[str, Any]]) -> go.Figure:
     """When the reward model is 80 % sure, is it right 80 % of the time? Rows of confidence, accuracy, n; Wilson intervals."""
     rows = [r for r in rows if r.get("n")]
@@ -150,7 +179,7 @@ def calibration(rows: Iterable[Mapping[str, Any]]) -> go.Figure:
     fig.add_scatter(
         x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": INK, "width": 1, "dash": "dot"}, hoverinfo="skip"
     )
-    around = [_wilson(r["accuracy"], r["n"]) for r in rows]
+    around = [wilson(r["accuracy"], r["n"]) for r in rows]
     paint = colour("reward")
     fig.add_scatter(
         x=[r["confidence"] for r in rows],
@@ -171,12 +200,6 @@ def calibration(rows: Iterable[Mapping[str, Any]]) -> go.Figure:
         **data("confidence accuracy n", [(r["confidence"], r["accuracy"], r["n"]) for r in rows]),
     )
     return fig.update_xaxes(tickformat=".0%", range=[0.48, 1.02]).update_yaxes(tickformat=".0%")
-
-
-def _wilson(p: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval for a share p of n."""
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def histogram(values: Mapping[str, Sequence[float]], *, title: str = "", x: str = "", bins: int = 24) -> go.Figure:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     from labkit.sources import Source
 
 
+class Stopped(LabError):
+    """A person stopped a run before its end, so that there is no whole run to go on with."""
+
+
+class Stop(threading.Event):
+    """Asks a job to end: `set` after the step at hand, keeping what is there; `abandon` at once, keeping nothing."""
+
+    abandoned = False
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.set()
+
+
 @dataclass
 class Job:
     """What a stage is handed: its settings, its parents, its votes, and the plumbing to log, save and close."""
@@ -38,6 +53,10 @@ class Job:
     cost: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     listeners: list[Any] = field(default_factory=list)
+    stop: Stop = field(default_factory=Stop)
+    stopped: dict[str, int] = field(default_factory=dict)  # `step` and `of` where a person ended it
+    policy: Any = None  # the model that is trained and its tokenizer, once there are any, for whoever watches
+    tokenizer: Any = None
 
     @property
     def recipe(self) -> Recipe:
@@ -93,6 +112,23 @@ class Job:
         self._metrics.flush()
         for listen in self.listeners:
             listen(self, row)
+        self.check()
+
+    def stops(self, step: int, of: int) -> bool:
+        """Whether to end here, after `step` of `of` steps, because a person said so: every training loop asks and breaks.
+
+        What the stage then saves and answers is kept, under an id of its own, as a run that says where it stopped. After
+        the last step there is nothing left to stop. Raises Stopped when nothing shall be kept.
+        """
+        self.check()
+        if self.stop.is_set() and step < of:
+            self.stopped = {"step": step, "of": of}
+        return bool(self.stopped)
+
+    def check(self) -> None:
+        """Raise Stopped when the run was abandoned."""
+        if self.stop.abandoned:
+            raise Stopped(f"{self.name} was stopped and nothing of it was kept: run it again to make it whole.")
 
     @property
     def stage(self) -> str:
@@ -101,6 +137,7 @@ class Job:
     @contextlib.contextmanager
     def phase(self, name: str) -> Any:
         """Time a part of the stage; the manifest lists seconds by part."""
+        self.check()
         start = time.monotonic()
         try:
             yield

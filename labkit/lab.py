@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +24,7 @@ from pydantic import Field
 from labkit import recipe as recipes
 from labkit import runs, stages
 from labkit.errors import LabError
-from labkit.job import Job
+from labkit.job import Job, Stop, Stopped
 from labkit.recipe import Recipe, Settings
 from labkit.records import Vote, digest, write_jsonl
 from labkit.runs import Run
@@ -133,7 +135,7 @@ class Lab:
         if node.optional:
             parents = {n: p for n, p in parents.items() if runs.find(self.folder, p.id)}
         votes = None
-        if getattr(stage, "READS_VOTES", False):
+        if getattr(stage, "READS_VOTES", False) and "preferences" in parents:
             votes = self.votes.votes(run=parents["preferences"].id)
         shared = {s: self.recipe[s].model_dump(mode="json", exclude={"bootstrap"}) for s in ("model", "answers")}
         identity = {
@@ -146,6 +148,8 @@ class Lab:
             "parents": {n: p.id for n, p in parents.items()},
             "votes": digest([v.id for v in votes], 12) if votes is not None else None,
         }
+        if hasattr(stage, "reads"):  # a file that the settings name: its content counts, not where it lies
+            identity["reads"] = stage.reads(settings)
         return Plan(name, f"{name}-{digest(identity)}", settings, parents, votes)
 
     def find(self, name: str) -> Run | None:
@@ -157,13 +161,13 @@ class Lab:
         found = {name: self.find(name) for name in stages.GRAPH}
         return {name: run for name, run in found.items() if run}
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str, *, listen: Callable[..., None] | None = None, stop: Stop | None = None) -> Run:
         """The finished run; made now if it is not there yet.
 
-        Raises LabError when a parent is missing: every page makes its own runs and no other's.
+        Raises LabError when a parent is missing: every page makes its own runs and no other's. `listen` takes the place of
+        the lab's listeners. With `stop` set while the run is made, it ends soon and what it had come to is returned, with
+        `stopped` saying where; an abandoned one raises Stopped and leaves nothing.
         """
-        import filelock
-
         plan = self.plan(name)
         if run := runs.find(self.folder, plan.id):
             return run
@@ -176,14 +180,14 @@ class Lab:
                     f"{name} needs the run {its.id}, which is not there: run page {page}, or 'labkit run {parent}'."
                 )
             parents[parent] = found
-        with filelock.FileLock(self.folder / f".{plan.id}.lock"):  # the same run in two kernels: the second waits
+        stop = stop or Stop()
+        with _turn(self.folder / f".{plan.id}.lock", stop):
             if run := runs.find(self.folder, plan.id):
                 return run
-            return self._make(plan, parents)
+            return self._make(plan, parents, list(self.listeners) if listen is None else [listen], stop)
 
-    def _make(self, plan: Plan, parents: dict[str, Run]) -> Run:
-        node = stages.GRAPH[plan.name]
-        stage = stages.module(node.stage)
+    def _make(self, plan: Plan, parents: dict[str, Run], listeners: list[Any], stop: Stop) -> Run:
+        stage = stages.module(stages.GRAPH[plan.name].stage)
         started, clock = datetime.now(UTC), time.monotonic()
         with _full_disk(self.folder):
             folder = runs.start(self.folder, plan.id)
@@ -191,47 +195,68 @@ class Lab:
             if plan.votes is not None:
                 write_jsonl(folder / "votes.jsonl", plan.votes)
             job = Job(
-                self,
-                plan.name,
-                plan.id,
-                plan.settings,
-                folder,
-                parents,
-                plan.votes or [],
-                listeners=list(self.listeners),
-            )
-            job.prepare()
-            stage.run(job)
+                self, plan.name, plan.id, plan.settings, folder, parents, plan.votes or [], listeners=listeners, stop=stop
+            )  # fmt: skip
+            try:
+                job.prepare()
+                stage.run(job)
+                job.check()
+            except Stopped:
+                job.close()
+                shutil.rmtree(folder)
+                raise
             job.close()
-            return runs.finish(
-                folder,
-                {
-                    "id": plan.id,
-                    "name": plan.name,
-                    "stage": node.stage,
-                    "version": stage.VERSION,
-                    "about": node.about,
-                    "recipe": self.recipe.name,
-                    "recipe_digest": self.recipe.digest,
-                    "overrides": dict(self.recipe.overrides),
-                    "seed": self.recipe.seed,
-                    "settings": plan.settings.model_dump(mode="json"),
-                    "model": self.recipe["model"].model_dump(mode="json"),
-                    "source": self.source.name,
-                    "parents": {n: r.id for n, r in parents.items()},
-                    "votes": len(plan.votes) if plan.votes is not None else None,
-                    "votes_digest": digest([v.id for v in plan.votes], 12) if plan.votes is not None else None,
-                    "cost": job.cost,
-                    "summary": job.summary,
-                    "started": started.isoformat(timespec="seconds"),
-                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "seconds": round(time.monotonic() - clock, 2),
-                    "phases": {k: round(v, 2) for k, v in job.phases.items()},
-                    "peak_mb": _peak_mb(),
-                    "versions": {p: version(p) for p in ("torch", "transformers", "trl", "labkit")},
-                    "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-                },
-            )
+            manifest = self._manifest(plan, parents, job) | {
+                "started": started.isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 2),
+            }
+            if job.stopped:
+                return runs.finish_stopped(folder, manifest, **job.stopped)
+            return runs.finish(folder, manifest)
+
+    def _manifest(self, plan: Plan, parents: dict[str, Run], job: Job) -> dict[str, Any]:
+        """What is known of a run, but its times. The cost of one that was stopped is left out: stages count it beforehand."""
+        node = stages.GRAPH[plan.name]
+        return {
+            "id": plan.id,
+            "name": plan.name,
+            "stage": node.stage,
+            "version": stages.module(node.stage).VERSION,
+            "about": node.about,
+            "recipe": self.recipe.name,
+            "recipe_digest": self.recipe.digest,
+            "overrides": dict(self.recipe.overrides),
+            "seed": self.recipe.seed,
+            "settings": plan.settings.model_dump(mode="json"),
+            "model": self.recipe["model"].model_dump(mode="json"),
+            "source": self.source.name,
+            "parents": {n: r.id for n, r in parents.items()},
+            "votes": len(plan.votes) if plan.votes is not None else None,
+            "votes_digest": digest([v.id for v in plan.votes], 12) if plan.votes is not None else None,
+            "cost": {} if job.stopped else job.cost,
+            "summary": job.summary,
+            "phases": {k: round(v, 2) for k, v in job.phases.items()},
+            "peak_mb": _peak_mb(),
+            "versions": {p: version(p) for p in ("torch", "transformers", "trl", "labkit")},
+            "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        }
+
+
+@contextlib.contextmanager
+def _turn(file: Path, stop: Stop) -> Any:
+    """Hold a run's lock: of two kernels that want the same run, the second waits until the first has made it."""
+    import filelock
+
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(cancel_check=stop.is_set)
+    except filelock.Timeout as error:
+        raise Stopped("It was stopped while another kernel was making the same run: ask for it again.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -42,6 +42,22 @@ def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tens
     return -F.logsigmoid(beta * margin)
 
 
+def kto(
+    logps: Tensor, ref_logps: Tensor, desirable: Tensor, point: Tensor | float, *, beta: float,
+    desirable_weight: float = 1.0, undesirable_weight: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """λ_y − v(x, y), where v = λ_D σ(β(r − z₀)) for a desirable answer and λ_U σ(β(z₀ − r)) for another: (B,) each → (B,).
+
+    r = log π − log π_ref of the whole answer; `desirable` is True where the answer was called good; `point` is z₀, the
+    reference point against which gains and losses count (a KL divergence, 0 or more, without gradient). At policy =
+    reference and z₀ = 0 the loss is λ/2. Ethayarajh et al. (2024), equations 7 and 8.
+    """
+    lead = logps - ref_logps - point
+    worth = torch.where(desirable, torch.sigmoid(beta * lead), torch.sigmoid(-beta * lead))
+    weight = torch.where(desirable, desirable_weight, undesirable_weight)
+    return weight * (1 - worth)
+
+
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """log π − log π_ref: the unbiased estimate of KL(π‖π_ref) from samples of π; single values may be negative.
 

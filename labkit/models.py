@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,21 @@ from labkit import chat
 from labkit.errors import LabError
 from labkit.lab import Model
 
+_building = threading.RLock()
 
+
+def alone(build: Callable[..., Any]) -> Callable[..., Any]:
+    """One model at a time: transformers patches its own classes while it builds one, and a second thread would get a half."""
+
+    @functools.wraps(build)
+    def one(*args: Any, **kwargs: Any) -> Any:
+        with _building:
+            return build(*args, **kwargs)
+
+    return one
+
+
+@alone
 def fresh(settings: Model, tokenizer: Any) -> Any:
     """A Llama-shaped model with random weights, N(0, 1/d): at this size .02 learns much more slowly."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -34,6 +51,7 @@ def fresh(settings: Model, tokenizer: Any) -> Any:
     return LlamaForCausalLM(config)
 
 
+@alone
 def pretrained(settings: Model, *, cache: Path) -> tuple[Any, Any]:
     """A model and tokenizer by hub id, local folder or GGUF file. Raises LabError in a sentence when they cannot be had."""
     import torch
@@ -78,6 +96,7 @@ def _why(path: str, message: str) -> str:
     return f"The model {path} cannot be loaded: {message.splitlines()[0]}"
 
 
+@alone
 def load(folder: Path, *, device: str, dtype: str = "float32") -> tuple[Any, Any]:
     """The model and tokenizer of a finished run."""
     import torch
@@ -87,6 +106,7 @@ def load(folder: Path, *, device: str, dtype: str = "float32") -> tuple[Any, Any
     return model.to(device), AutoTokenizer.from_pretrained(folder, padding_side="left")
 
 
+@alone
 def load_reward(folder: Path, *, device: str, dtype: str = "float32") -> Any:
     """A sequence classifier with one output: a reward model, or the start of a value network."""
     import torch

@@ -1,7 +1,8 @@
 """A run: one folder that a stage made, whole or not there at all.
 
 `recipe.yaml metrics.jsonl answers.jsonl [votes.jsonl] [model/] run.json`. The manifest `run.json` is written last, so its
-presence means that the run finished. It names every other file with its size and SHA-256: a damaged run is noticed.
+presence means that the run finished. It names every other file with its size and SHA-256: a damaged run is noticed. A run that
+a person stopped is kept beside it as `<id>.stopped-<step>`: it can be looked at, and is never taken for the whole one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from labkit.errors import LabError
 from labkit.records import Answer, Vote, read_jsonl
 
 MANIFEST = "run.json"
+WEIGHTS = ("model/", "value/")  # what `clean` removes: the policy (or reward model), and PPO's value network
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Run:
         return self.manifest["summary"]
 
     @property
+    def stopped(self) -> dict[str, int] | None:
+        """`step` and `of` where a person stopped it; None for a whole run."""
+        return self.manifest.get("stopped")
+
+    @property
     def model(self) -> Path:
         """The folder of its weights; raises LabError when they were cleaned away."""
         folder = self.path / "model"
@@ -79,7 +86,7 @@ class Run:
         """Raise LabError when a file that the manifest names is missing or has another size."""
         cleaned = bool(self.manifest.get("cleaned"))
         for name, info in self.manifest["files"].items():
-            if cleaned and name.startswith("model/"):
+            if cleaned and name.startswith(WEIGHTS):
                 continue
             file = self.path / name
             if not file.is_file() or file.stat().st_size != info["bytes"]:
@@ -121,6 +128,17 @@ def finish(path: Path, manifest: dict[str, Any]) -> Run:
     return Run(path)
 
 
+def finish_stopped(path: Path, manifest: dict[str, Any], *, step: int, of: int) -> Run:
+    """Keep what a run had come to after `step` of `of` steps, under an id of its own, which no plan ever has."""
+    aside = path.with_name(f"{path.name}.stopped-{step}")
+    if (aside / MANIFEST).exists():  # stopped there before, with the same weights
+        shutil.rmtree(path)
+        return Run(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    return finish(aside, {**manifest, "id": aside.name, "stopped": {"step": step, "of": of}})
+
+
 def write(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
     temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
@@ -156,10 +174,63 @@ def marks(run: Run) -> dict[str, Any]:
 
 def clean(run: Run) -> int:
     """Remove a run's weights, keep everything else; returns the bytes freed. A pinned run is left alone."""
-    folder = run.path / "model"
-    if marks(run)["pinned"] or not folder.is_dir():
+    if marks(run)["pinned"] or not (run.path / "model").is_dir():
         return 0
-    freed = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    folders = [run.path / name for name in WEIGHTS]
+    freed = sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
     write(run.path / MANIFEST, json.dumps({**run.manifest, "cleaned": True}, indent=1, ensure_ascii=False))
-    shutil.rmtree(folder)
+    for f in folders:
+        shutil.rmtree(f, ignore_errors=True)
     return freed
+
+
+def lineage(run: Run) -> list[Run]:
+    """The run and all that it was made from, itself first; what is no longer there is left out."""
+    found, waiting = {run.id: run}, [run]
+    while waiting:
+        one = waiting.pop(0)
+        for parent in one.manifest["parents"].values():
+            path = one.path.parent / parent
+            if parent not in found and (path / MANIFEST).is_file():
+                found[parent] = Run(path)
+                waiting.append(found[parent])
+    return list(found.values())
+
+
+def differences(left: Run, right: Run) -> list[dict[str, Any]]:
+    """What two runs were not made alike by: rows of key (`dpo.beta`), left and right, None where a run has no such key.
+
+    Of a recipe only what the run, or one that it was made from, reads. What both have comes first.
+    """
+    ours, theirs = _choices(left), _choices(right)
+    rows = [
+        {"key": key, "left": ours.get(key), "right": theirs.get(key)}
+        for key in {**ours, **theirs}
+        if ours.get(key) != theirs.get(key)
+    ]
+    return sorted(rows, key=lambda row: row["left"] is None or row["right"] is None)
+
+
+def _choices(run: Run) -> dict[str, Any]:
+    """Everything that a run depends on, by a flat key."""
+    import yaml
+
+    file, made = run.path / "recipe.yaml", run.manifest
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    stages = list(dict.fromkeys(r.manifest["stage"] for r in reversed(lineage(run))))
+    read = {name: recipe.get(name) or {} for name in ("model", "data", "answers", *stages)}
+    read[made["stage"]] = {**read[made["stage"]], **made["settings"]}  # a control has a setting of its own
+    told = {"recipe": made.get("recipe"), "seed": made.get("seed"), **_flat(read)}
+    told |= {f"made from {name}": parent for name, parent in made["parents"].items()}
+    if made.get("votes") is not None:
+        told["votes"] = f"{made['votes']} ({made.get('votes_digest')})"
+    told |= {"stopped": "at step {step} of {of}".format(**run.stopped)} if run.stopped else {}
+    return told | {f"{made['stage']} version": made.get("version"), "torch": made.get("versions", {}).get("torch")}
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`{"dpo": {"beta": 0.3}}` → `{"dpo.beta": 0.3}`."""
+    out: dict[str, Any] = {}
+    for key, value in nested.items():
+        out |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return out

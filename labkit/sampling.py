@@ -128,6 +128,31 @@ def _sample_batch(
     return [Sample(i, p, e) for i, p, e in zip(ids, logps, ended, strict=True)]
 
 
+@torch.inference_mode()
+def stream(
+    model: Any, prompt: Ids, *, end: int, max_tokens: int, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0
+) -> Iterator[tuple[int, float]]:
+    """One answer as it is written: each token with its log-probability in nats, the end token last if it comes.
+
+    The same forward passes and the same random numbers as `sample(model, [prompt], seed=seed, ...)`: the same answer.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens, position, cache = torch.tensor([list(prompt)], device=device), 0, None
+    for _ in range(max_tokens):
+        at = torch.arange(position, position + tokens.shape[1], device=device)[None]
+        out = model(input_ids=tokens, position_ids=at, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        position, cache = position + tokens.shape[1], out.past_key_values
+        logp = torch.log_softmax(out.logits[:, -1].float() / temperature, -1)
+        token = _draw(logp, top_p, generator)
+        drawn = int(token)
+        yield drawn, float(logp[0, drawn])
+        if drawn == end:
+            return
+        tokens = token[:, None]
+
+
 def _draw(logp: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
     """One token a row from log-probabilities (B, V), where a uniform number falls among their cumulative sums.
 

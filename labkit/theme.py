@@ -28,6 +28,13 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "dpo":          ("DPO",               "#1b9e77"),
     "sft_twice":    ("SFT ×2",            "#7fa8cc"),
     "dpo_shuffled": ("DPO shuffled",      "#7ab5a0"),
+    "kto":          ("KTO",               "#6f9c3d"),
+    "best_of_n":    ("best of n",         "#b07a4a"),
+    "feedme":       ("FeedME",            "#5aa9c9"),
+    "expert":       ("expert iteration",  "#9a7bd0"),
+    "spin":         ("SPIN",              "#c58a1c"),
+    "feedme_random": ("FeedME, any",      "#79aabd"),
+    "expert_random": ("expert, any",      "#a592cf"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

@@ -11,10 +11,17 @@ from labkit.job import Job
 
 
 class Log(TrainerCallback):
-    """Writes the trainer's logged numbers to the run's metrics.jsonl, under the lab's names."""
+    """Writes the trainer's logged numbers to the run's metrics.jsonl, under the lab's names, and ends it when a person says."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.job.policy, self.job.tokenizer = kwargs["model"], kwargs["processing_class"]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.job.stops(state.global_step, state.max_steps):
+            control.should_training_stop = control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         kept = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and k in METRICS}

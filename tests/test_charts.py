@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from labkit import charts, compare, curves, drawings, theme
+from labkit import charts, compare, curves, drawings, statistics, theme
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_wilson_interval_is_scipys():
     from scipy.stats import binomtest
 
     theirs = binomtest(30, 40).proportion_ci(0.95, method="wilson")
-    assert curves._wilson(0.75, 40, z=1.959964) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert statistics.wilson(0.75, 40) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_figures_of_hardly_any_runs_do_not_fail(tmp_path):

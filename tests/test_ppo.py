@@ -45,7 +45,7 @@ def build(tok: Any, *, max_tokens: int = 6, lora: bool = False, **settings: Any)
     return stage.PPO(
         stage.Settings(**{"batch": 32, "minibatch": 16, **settings}),
         policy=policy, reference=reference, reward_model=sampling.frozen(tiny_lab.reward_model(tiny_lab.policy(tok))),
-        value_model=value, tokenizer=tok, max_tokens=max_tokens, steps=20, seed=3,
+        value_model=value, tokenizer=tok, max_tokens=max_tokens, steps=80, seed=3,
     )  # fmt: skip
 
 

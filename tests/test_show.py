@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import synthetic
 
-from labkit import compare, show, theme
+from labkit import compare, show, stages, theme
 from labkit.records import Answer, Pair, Prompt, Vote
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -158,4 +158,4 @@ def test_the_map_tells_finished_from_changed_from_not_yet(tmp_path, older):
     lines = {name: next(line for line in every if f" {name}  " in line) for name in ("SFT", "DPO")}
     assert "finished" in lines["SFT"] and run.id in lines["SFT"] and "02_sft" in lines["SFT"]
     assert ("changed since" if older else "not yet run") in lines["DPO"]
-    assert "<img" in show.map(lab).html and len(show.map(lab).text.splitlines()) == 12
+    assert "<img" in show.map(lab).html and len(show.map(lab).text.splitlines()) == len(stages.GRAPH) + 2

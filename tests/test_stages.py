@@ -15,10 +15,10 @@ import tiny_lab
 import torch
 from trl import DPOTrainer, SFTTrainer
 
-from labkit import chat, losses, models, sampling, stages
+from labkit import chat, contrast, imitation, losses, models, sampling, stages
 from labkit.errors import LabError
 from labkit.records import Answer, Prompt
-from labkit.stages import dpo, preferences, pretrain, reward, sft
+from labkit.stages import dpo, preferences, pretrain, reward
 
 torch.set_num_threads(1)
 
@@ -94,7 +94,7 @@ def demonstrations() -> list[Answer]:
 
 
 def test_sft_trains_on_the_answer_and_its_end_token_only(tok: Any) -> None:
-    rows = sft.dataset(demonstrations(), tok, context=96)
+    rows = imitation.dataset(demonstrations(), tok, context=96)
     assert len(rows) == 4
     for row, (asked, good, _) in zip(rows, tiny_lab.PAIRS, strict=True):
         trained = [t for t, m in zip(row["input_ids"], row["completion_mask"], strict=True) if m]
@@ -106,23 +106,23 @@ def test_sft_trains_on_the_answer_and_its_end_token_only(tok: Any) -> None:
 
 def test_too_long_demonstrations_are_left_out_and_none_left_is_said(tok: Any) -> None:
     long = replace(demonstrations()[0], text="warm " * 90)
-    assert len(sft.dataset([*demonstrations(), long], tok, context=96)) == 4
+    assert len(imitation.dataset([*demonstrations(), long], tok, context=96)) == 4
     with pytest.raises(LabError, match="No demonstration fits"):
-        sft.dataset([long], tok, context=96)
+        imitation.dataset([long], tok, context=96)
 
 
 def test_trls_first_sft_loss_is_nll(tok: Any, model: Any, tmp_path: Path) -> None:
     job = tiny_lab.job(tmp_path, "sft", {"sft.batch": 4})
-    rows = sft.dataset(demonstrations(), tok, context=96)
+    rows = imitation.dataset(demonstrations(), tok, context=96)
     ids, answers = rows["input_ids"], [sum(m) for m in rows["completion_mask"]]
     pieces = [(r[:-n], r[-n:]) for r, n in zip(ids, answers, strict=True)]
     logps, mask = sampling.answer_logps(model, [p for p, _ in pieces], [a for _, a in pieces])
     expected = losses.nll(logps, mask).item()
-    fit = sft.trainer(job, model, tok, rows)
+    fit = imitation.trainer(job, model, tok, rows)
     batch = next(iter(fit.get_train_dataloader()))
     assert SFTTrainer.compute_loss(fit, fit.model, dict(batch)).item() == pytest.approx(expected, rel=1e-4)  # TRL's own
     assert fit.compute_loss(fit.model, dict(batch)).item() == pytest.approx(expected, rel=1e-4)
-    again = sft.trainer(job, sampling.twin(model), tok, rows)
+    again = imitation.trainer(job, sampling.twin(model), tok, rows)
     again.train()
     assert logged(job)[0]["train/loss"] == pytest.approx(expected, rel=1e-4)
 
@@ -131,7 +131,8 @@ def test_trls_first_sft_loss_is_nll(tok: Any, model: Any, tmp_path: Path) -> Non
 
 
 def pair_rows(tok: Any, votes: Any, **more: Any) -> Any:
-    return dpo.dataset(votes, tok, **{"context": 96, "limit": 0, "shuffle_labels": False, "seed": 0, **more})
+    pairs = dpo.dataset(votes, **{"limit": 0, "shuffle_labels": False, "seed": 0, **more})
+    return contrast.dataset(pairs, tok, context=96)
 
 
 def test_dpo_rows_are_the_training_pairs(tok: Any) -> None:
@@ -164,7 +165,7 @@ def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model
     """
     job = tiny_lab.job(tmp_path, "dpo", {"dpo.batch": 4, "dpo.beta": 0.3})
     rows, start = pair_rows(tok, tiny_lab.pair_votes()), sampling.twin(model)
-    fit = dpo.trainer(job, model, tok, rows)
+    fit = contrast.trainer(job, model, tok, rows)
     fit.train()
     first = logged(job)[0]
     assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -301,4 +302,4 @@ def test_controls_change_one_thing() -> None:
         changed = {k for k, v in stages.settings(node, own).model_dump().items() if v != own.model_dump()[k]}
         assert changed == set(node.change), name
         seen += bool(node.change)
-    assert seen == 3
+    assert seen == 6

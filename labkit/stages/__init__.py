@@ -28,7 +28,23 @@ class Node:
 
 
 # fmt: off
-GRAPH: dict[str, Node] = {
+# Made when a person asks for it (labkit/retrain.py) and never by a command: their parents and votes are that person's affair.
+ON_REQUEST: dict[str, Node] = {
+    "reward_yours": Node((), "04_preferences", "reward", "a model of your own rankings"),
+    "sft_yours":    Node((), "04_preferences", "sft",    "imitating the answers that you wrote yourself"),
+    "dpo_yours":    Node((), "04_preferences", "dpo",    "your preferences, directly"),
+    "kto_yours":    Node((), "04_preferences", "kto",    "your verdicts, one answer at a time"),
+}
+
+
+class Graph(dict[str, Node]):
+    """The nodes by name. A run on request is found under its name as well, but it is listed nowhere."""
+
+    def __missing__(self, name: str) -> Node:
+        return ON_REQUEST[name]
+
+
+GRAPH: dict[str, Node] = Graph({
     "pretrain":     Node((),                         "01_pretrain",    "pretrain",    "next-token prediction from random weights"),
     "sft":          Node(("pretrain",),              "02_sft",         "sft",         "supervised fine-tuning on demonstrations"),
     "preferences":  Node(("sft",),                   "04_preferences", "preferences", "several answers a prompt, ranked"),
@@ -37,13 +53,21 @@ GRAPH: dict[str, Node] = {
     "dpo":          Node(("sft", "preferences"),     "07_dpo",         "dpo",         "the preferences directly, without a reward model"),
     "sft_twice":    Node(("sft",),                   "06_ppo",         "sft",         "control: SFT for as many steps again", {"threads": 1}),
     "dpo_shuffled": Node(("sft", "preferences"),     "07_dpo",         "dpo",         "control: DPO on shuffled labels", {"shuffle_labels": True}),
+    "kto":          Node(("sft", "preferences"),     "08_kto",         "kto",         "good and bad answers, without pairs"),
+    "best_of_n":    Node(("sft", "reward"),          "09_best_of_n",   "best_of_n",   "SFT answers often, the reward model chooses"),
+    "feedme":       Node(("sft", "preferences"),     "09_best_of_n",   "feedme",      "imitating the answers that were ranked first"),
+    "feedme_random": Node(("sft", "preferences"),    "09_best_of_n",   "feedme",      "control: imitating any of the ranked answers", {"pick": "random"}),
+    "expert":       Node(("sft", "reward"),          "09_best_of_n",   "feedme",      "expert iteration: imitating what the reward model liked best", {"by": "reward"}),
+    "expert_random": Node(("sft", "reward"),         "09_best_of_n",   "feedme",      "control: imitating any of its own answers", {"by": "reward", "pick": "random"}),
+    "spin":         Node(("sft",),                   "11_self_play",   "spin",        "telling people's answers from its own"),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
-    "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "judge"),
+    "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "kto", "best_of_n",
+                          "feedme", "feedme_random", "expert", "expert_random", "spin", "judge"),
                                                      "13_compare",     "compare",     "every model on the same prompts", {}, True),
-}
+})
 # fmt: on
 
-STAGES = ("pretrain", "sft", "preferences", "reward", "ppo", "dpo", "compare")
+STAGES = ("pretrain", "sft", "preferences", "reward", "ppo", "dpo", "kto", "best_of_n", "feedme", "spin", "compare")
 
 
 def asked_for(name: str, recipe: Any) -> bool:

@@ -30,11 +30,11 @@ VERSION = 1
 
 
 class Settings(Section):
-    iterations: int = Field(25, ge=1, description="rounds of sampling and learning")
+    iterations: int = Field(30, ge=1, description="rounds of sampling and learning")
     batch: int = Field(128, ge=1, description="answers a round")
     minibatch: int = Field(64, ge=1, description="answers a gradient step")
     epochs: int = Field(2, ge=1, le=8, description="times that each round's answers are learned from")
-    learning_rate: float = Field(4e-4, gt=0, description="peak rate of the policy; 1e-6 to 1e-5 for large models")
+    learning_rate: float = Field(4.5e-4, gt=0, description="peak rate of the policy; 1e-6 to 1e-5 for large models")
     value_learning_rate: float = Field(8e-4, gt=0, description="peak rate of the value network")
     kl: float = Field(0.15, ge=0, description="β, the price of a nat of KL to the reference, in rewards; 0: none")
     adaptive_kl: bool = Field(False, description="steer β so that KL meets kl_target (Ziegler et al. 2019)")
@@ -77,7 +77,7 @@ class PPO:
     def __init__(self, settings: Settings, *, policy: Any, reference: Any, reward_model: Any, value_model: Any,
                  tokenizer: Any, max_tokens: int, steps: int, seed: int) -> None:  # fmt: skip
         import torch
-        from transformers import get_constant_schedule_with_warmup as schedule
+        from transformers import get_linear_schedule_with_warmup as schedule
 
         self.s, self.policy, self.reference = settings, policy, reference
         self.reward_model, self.value_model, self.tokenizer = reward_model, value_model, tokenizer
@@ -88,7 +88,7 @@ class PPO:
             torch.optim.Adam(p, lr=rate, eps=1e-5, fused=True)
             for p, (_, rate) in zip(self.trained, groups, strict=True)
         ]
-        self.rates = [schedule(o, max(1, steps // 20)) for o in self.optimizers]
+        self.rates = [schedule(o, max(1, steps // 20), steps + 1) for o in self.optimizers]
         self.order = random.Random(seed)
 
     def values(self, prompts: list[list[int]], answers: list[list[int]]) -> tuple[Any, Any]:
@@ -244,6 +244,7 @@ def run(job: Job) -> None:
     from labkit import answers, chat, models
 
     ppo, s = start(job), job.settings
+    job.policy, job.tokenizer = ppo.policy, ppo.tokenizer
     room, context = ppo.max_tokens, job.recipe["model"].context
     prompts = job.source.prompts("train")
     queries = [chat.prompt_ids(ppo.tokenizer, p) for p in prompts]
@@ -260,13 +261,12 @@ def run(job: Job) -> None:
             tokens += sum(map(len, rollout.answers))
             asked = {tuple(queries[i]): prompts[i] for i in taken}
             job.log(step, s.iterations, **_seen(job, rollout, asked, ppo), **metrics)
+            if job.stops(step, s.iterations):
+                break
     model = models.save(ppo.policy, ppo.tokenizer, job.folder)
+    models.save(ppo.value_model, ppo.tokenizer, job.folder / "value")  # the microscope reads advantages from it
     job.cost.update(tokens=tokens * s.epochs, targets=s.iterations * s.batch)
-    with job.phase("answer"):
-        load = {"device": job.device, "dtype": job.recipe["model"].dtype}
-        reference, _ = models.load(job.parents["sft"].model, **load)
-        answers.answer(job, model, ppo.tokenizer, author=job.name, reference=reference, reward=ppo.reward_model)
-        job.summary["web_nll"] = answers.web_nll(job, model, ppo.tokenizer)
+    answers.evaluate(job, model, ppo.tokenizer, reward=ppo.reward_model)
     job.summary["beta"] = round(ppo.beta, 5)
 
 

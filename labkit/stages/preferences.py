@@ -27,7 +27,7 @@ VERSION = 1
 
 
 class Settings(Section):
-    prompts: int = Field(1500, ge=1, description="training prompts that are ranked")
+    prompts: int = Field(2000, ge=1, description="training prompts that are ranked")
     answers: int = Field(5, ge=2, le=9, description="K, answers a prompt; K(K−1)/2 pairs come of one ranking")
     held_out_answers: int = Field(
         3, ge=2, le=9, description="answers to each validation and test prompt, for measuring only"

@@ -27,7 +27,7 @@ VERSION = 1
 
 
 class Settings(Section):
-    tokens: int = Field(2_200_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
+    tokens: int = Field(3_000_000, ge=0, description="tokens to train on; 0 only loads the pretrained model")
     length: int = Field(128, ge=16, description="tokens a row; documents are packed end to end")
     batch: int = Field(8, ge=1, description="rows a step; at this size more steps beat larger ones")
     learning_rate: float = Field(
@@ -88,6 +88,8 @@ def train(job: Job, model: Any, rows: Any) -> None:
             speed = seen / (time.monotonic() - clock)
             metrics = {"train/loss": loss.item(), "train/grad_norm": norm.item(), "train/tokens_per_second": speed}
             job.log(step + 1, steps, **metrics, **{"train/learning_rate": rate.get_last_lr()[0]})
+        if job.stops(step + 1, steps):
+            break
     job.cost.update(tokens=seen, targets=seen)
 
 
@@ -104,7 +106,7 @@ def run(job: Job) -> None:
     model.to(job.device)
     if job.settings.tokens:
         with job.phase("train"):
-            s = job.settings
+            s, job.policy, job.tokenizer = job.settings, model, tokenizer
             rows = dataset(job.source.web("train"), tokenizer, length=s.length, tokens=s.tokens, seed=job.seed)
             train(job, model, rows)
     models.save(model, tokenizer, job.folder)

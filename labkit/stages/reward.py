@@ -38,9 +38,14 @@ class Settings(Section):
 
 
 def dataset(votes: list[Vote], *, half: str, limit: int) -> list[Vote]:
-    """The training votes: of the asked-for half of the prompts, up to `limit` pairs, in an order fixed by their ids."""
+    """The training votes: of the asked-for half of the prompts, up to `limit` pairs, in an order fixed by their ids; an
+    edited answer stands before those that were shown."""
+    from labkit.feedback import edits
+
     side = {"first": "01234567", "second": "89abcdef"}.get(half, "0123456789abcdef")
-    kept = [v for v in votes if v.prompt.split == "train" and v.pairs() and digest(v.prompt.id, 1) in side]
+    kept = [
+        v for v in edits.preferred(votes) if v.prompt.split == "train" and v.pairs() and digest(v.prompt.id, 1) in side
+    ]
     if not kept:
         raise LabError("There is no training preference to learn from: collect votes on page 04_preferences first.")
     kept.sort(key=lambda v: digest(v.id))
@@ -81,21 +86,23 @@ def train(job: Job, model: Any, tokenizer: Any, votes: list[Vote]) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=s.learning_rate, weight_decay=0.01, fused=True)
     rate = schedule(optimizer, int(0.05 * steps), steps)
-    rng, step = random.Random(job.seed), 0
+    rng = random.Random(job.seed)
     model.train()
-    for _ in range(s.epochs):
-        order = rng.sample(votes, len(votes))
-        for start in range(0, len(order), s.batch):
-            value, accuracy = loss(model, tokenizer, order[start : start + s.batch])
-            value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            rate.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            job.log(
-                step, steps, **{"train/loss": value.item(), "train/accuracy": accuracy, "train/grad_norm": norm.item()}
-            )
+    batches = (
+        order[start : start + s.batch]
+        for order in (rng.sample(votes, len(votes)) for _ in range(s.epochs))
+        for start in range(0, len(order), s.batch)
+    )
+    for step, batch in enumerate(batches, 1):
+        value, accuracy = loss(model, tokenizer, batch)
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        rate.step()
+        optimizer.zero_grad(set_to_none=True)
+        job.log(step, steps, **{"train/loss": value.item(), "train/accuracy": accuracy, "train/grad_norm": norm.item()})
+        if job.stops(step, steps):
+            break
 
 
 def measure(model: Any, tokenizer: Any, pairs: list[Pair], *, seed: int, samples: int) -> dict[str, Any]:
@@ -155,8 +162,13 @@ def run(job: Job) -> None:
 
     settings = job.recipe["model"]
     _, tokenizer = models.load(job.parents["sft"].model, device="cpu")
-    model = models.load_reward(job.parents["sft"].model, device=job.device, dtype=settings.dtype)
-    torch.nn.init.normal_(model.score.weight, std=(model.config.hidden_size + 1) ** -0.5)
+    start = job.parents.get("start") or job.parents["sft"]  # a reward model where one is trained on
+    model = models.load_reward(start.model, device=job.device, dtype=settings.dtype)
+    with torch.no_grad():
+        if "start" in job.parents:
+            model.score.weight.mul_(model.config.reward_scale)  # from unit spread back to log-odds
+        else:
+            model.score.weight.normal_(std=(model.config.hidden_size + 1) ** -0.5)
     if adapters := models.lora(settings, task="SEQ_CLS"):
         model = get_peft_model(model, adapters)
     votes = dataset(job.votes, half=job.settings.half, limit=job.settings.pairs)
@@ -169,9 +181,10 @@ def run(job: Job) -> None:
     with job.phase("measure"):
         for split in ("validation", "test"):
             pairs = [p for v in job.votes if v.prompt.split == split for p in v.pairs()]
-            job.summary[split] = measure(
-                model, tokenizer, pairs, seed=job.seed, samples=job.recipe["answers"].bootstrap
-            )
+            if pairs:
+                job.summary[split] = measure(
+                    model, tokenizer, pairs, seed=job.seed, samples=job.recipe["answers"].bootstrap
+                )
     trained = sum(len(v.pairs()) for v in votes)
     job.summary["pairs"] = trained
     job.cost.update(targets=trained)

@@ -30,8 +30,8 @@ KINDS = (
 )
 # Shares of prompts and demonstrations. Harmful prompts are plenty, so that a refusal rate has a narrow interval.
 SHARES = {
-    "fact": 0.11, "yes_no": 0.09, "which": 0.07, "sentiment": 0.07, "story": 0.11, "description": 0.08,
-    "poem": 0.06, "advice": 0.08, "how_to": 0.09, "harmful": 0.11, "borderline": 0.05, "desk": 0.08,
+    "fact": 0.10, "yes_no": 0.08, "which": 0.07, "sentiment": 0.06, "story": 0.10, "description": 0.07,
+    "poem": 0.06, "advice": 0.08, "how_to": 0.08, "harmful": 0.15, "borderline": 0.07, "desk": 0.08,
 }  # fmt: skip
 HELD_OUT = {"validation": 0.11, "test": 0.21}
 

@@ -24,7 +24,7 @@ class Settings(BaseModel):
         default=4_000, ge=1, description="distinct prompts for demonstrations, preferences and PPO"
     )
     test_prompts: int = Field(default=400, ge=1, description="prompts that only the report reads")
-    validation_prompts: int = Field(default=160, ge=1, description="prompts for choosing settings; pages show these")
+    validation_prompts: int = Field(default=300, ge=1, description="prompts for choosing settings; pages show these")
 
     @field_validator("mix")
     @classmethod
