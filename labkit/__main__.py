@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from labkit.errors import LabError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from labkit.lab import Lab
+from labkit.options import folder, open_lab, outputs_option, recipe_options
+from labkit.votes_cli import votes
 
 AGAIN = "stopped; the same command goes on: {}"
-
-
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which lab: the same words in every command."""
-    for option in (
-        click.option(
-            "--outputs", default="outputs", metavar="DIR", show_default=True, help="Where runs and votes live."
-        ),
-        click.option(
-            "-p", "overrides", multiple=True, metavar="stage.key=value", help="Change one setting (repeatable)."
-        ),
-        click.option(
-            "--recipe", default="tiny", metavar="NAME|FILE", show_default=True, help="The recipe, or a YAML file."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-outputs_option = click.option(
-    "--outputs", default="outputs", metavar="DIR", show_default=True, help="Where runs and votes live."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,7 +32,7 @@ def run(
 ) -> None:
     """Run the pages that make STAGE ... and what they need; without a STAGE the whole ladder.
 
-    A STAGE is a run of the ladder: pretrain, sft, preferences, reward, ppo, dpo, sft_twice, dpo_shuffled, judge, compare; or
+    A STAGE is a run of the ladder such as pretrain, sft, preferences, reward, ppo, dpo or compare (`labkit stages` lists all), or
     `report`, which joins what is finished. What is finished is not made again, so the same command goes on after a stop.
     Every command takes --debug, which shows the traceback of an error.
 
@@ -68,7 +42,7 @@ def run(
     """
     from labkit import pipeline, tables
 
-    lab = _open(recipe, overrides, outputs)
+    lab = open_lab(recipe, overrides, outputs)
     outcome = pipeline.run(lab, stages, jobs=jobs or 0, fresh=fresh, recipe=_told(recipe), again=_command())
     tables.show_outcome(lab, outcome)
 
@@ -80,7 +54,15 @@ def report(recipe: str, overrides: tuple[str, ...], outputs: str) -> None:
     from labkit import pipeline
     from labkit.progress import near
 
-    click.echo(f"report: {near(pipeline.write_report(_open(recipe, overrides, outputs)))}")
+    click.echo(f"report: {near(pipeline.write_report(open_lab(recipe, overrides, outputs)))}")
+
+
+@cli.command("stages")
+def list_stages() -> None:
+    """List the runs of the ladder, each with its page and what it is made from."""
+    from labkit import tables
+
+    tables.show_graph()
 
 
 @cli.group(invoke_without_command=True)
@@ -92,7 +74,7 @@ def runs(context: click.Context, outputs: str) -> None:
     if context.invoked_subcommand is None:
         from labkit import tables
 
-        tables.show_runs(_folder(outputs))
+        tables.show_runs(folder(outputs))
 
 
 @runs.command()
@@ -129,9 +111,9 @@ def clean(recipe: str | None, outputs: str, yes: bool) -> None:
     from labkit import runs as every
     from labkit import upkeep
 
-    folder = _folder(outputs)
-    with upkeep.sole(folder, lambda text: click.echo(text, err=True)):
-        found = upkeep.weights(folder, recipe)
+    where = folder(outputs)
+    with upkeep.sole(where, lambda text: click.echo(text, err=True)):
+        found = upkeep.weights(where, recipe)
         if not found:
             click.echo("No weights to remove.")
             return
@@ -149,8 +131,8 @@ def compare(first: str, second: str, outputs: str) -> None:
     """Compare two finished runs, by id or the start of it, on the validation prompts that both have answered."""
     from labkit import tables
 
-    folder = _folder(outputs)
-    tables.show_comparison(tables.pick(folder, first), tables.pick(folder, second))
+    where = folder(outputs)
+    tables.show_comparison(tables.pick(where, first), tables.pick(where, second))
 
 
 @cli.command()
@@ -169,15 +151,35 @@ def lab(port: int, no_browser: bool) -> None:
     sys.exit(jupyter.serve(port, browser=not no_browser))
 
 
+@cli.command()
+@recipe_options
+@click.option(
+    "--port",
+    default=8866,
+    show_default=True,
+    type=click.IntRange(1024, 65535),
+    help="Keep it: unsaved labels wait per port.",
+)
+@click.option(
+    "--mode", type=click.Choice(["pair", "ranking", "thumb"]), default="pair", show_default=True, help="What is asked."
+)
+def label(recipe: str, overrides: tuple[str, ...], outputs: str, port: int, mode: str) -> None:
+    """Serve the labeller to people without JupyterLab: on this machine, by an address with a token."""
+    from labkit import serve
+
+    serve.label(open_lab(recipe, overrides, outputs), port, mode)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
     """Measure speed and memory: the whole ladder, sampling, PPO."""
-    import importlib.util
+    from labkit import bench as benches
 
-    if importlib.util.find_spec("labkit.bench") is None:
-        raise LabError("The benchmark is not part of this copy: labkit/bench.py is missing.")
-    importlib.import_module("labkit.bench").main(list(arguments))
+    benches.main(list(arguments))
+
+
+cli.add_command(votes)
 
 
 def main() -> None:
@@ -213,13 +215,6 @@ def _command() -> str:
     return shlex.join(["labkit", *(a for a in sys.argv[1:] if a != "--debug")])
 
 
-def _open(recipe: str, overrides: tuple[str, ...], outputs: str) -> Lab:
-    from labkit.lab import Lab
-    from labkit.recipe import parse_overrides
-
-    return Lab.open(recipe, parse_overrides(overrides), outputs=outputs)
-
-
 def _told(recipe: str) -> str:
     """The recipe as the pages are told it, who run elsewhere: a file by its whole path."""
     from pathlib import Path
@@ -227,20 +222,11 @@ def _told(recipe: str) -> str:
     return str(Path(recipe).resolve()) if recipe.endswith((".yaml", ".yml")) else recipe
 
 
-def _folder(outputs: str) -> Path:
-    from pathlib import Path
-
-    folder = Path(outputs).resolve()
-    if not folder.is_dir():
-        raise LabError(f"There is no outputs folder {outputs}: name it with --outputs, or make runs with 'labkit run'.")
-    return folder
-
-
 def _mark(outputs: str, run: str, **mark: Any) -> None:
     from labkit import runs as every
     from labkit import tables
 
-    found = tables.pick(_folder(outputs), run)
+    found = tables.pick(folder(outputs), run)
     every.note(found, **mark)
     now = every.marks(found)
     click.echo(f"{found.id}: {'pinned' if now['pinned'] else 'not pinned'}{', ' + now['note'] if now['note'] else ''}")

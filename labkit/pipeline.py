@@ -70,6 +70,9 @@ def run(
         recipes._known(target, [*graph, REPORT], "stage")
     chosen = [t for t in targets if t != REPORT]
     names = schedule.select(graph, chosen) if chosen or not targets else []
+    for target in chosen:
+        if not stages.asked_for(target, lab.recipe):
+            raise LabError(f"{target} is not part of this recipe's ladder: -p compare.judge=reward_model asks for it.")
     names = [name for name in names if stages.asked_for(name, lab.recipe)]
     jobs = jobs or cores()
     own = {name: getattr(lab.recipe[graph[name].stage], "threads", 1) for name in names}

@@ -139,14 +139,14 @@ class Progress:
         return describe(*found) if found else f"{duration(time.time() - started)} so far"
 
 
-def ladder_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The ladder as text, a line a model: gold with its interval, wins over SFT, refusals; dashes where it is not known."""
+def ladder_lines(rows: Iterable[Mapping[str, Any]], score: str = "gold") -> list[str]:
+    """The ladder as text, a line a model: gold (or what `score` says stood in for it) with its interval, wins over SFT, refusals; dashes where it is not known."""
 
     def number(row: Mapping[str, Any], key: str) -> str:
         value = row.get(key)
         return f"{value:.2f}" if isinstance(value, (int, float)) else "–"
 
-    lines = [f"{'':14}{'gold':>7}  {'95 % interval':16}{'wins over SFT':>14}{'refuses harm':>14}"]
+    lines = [f"{'':14}{score:>7}  {'95 % interval':16}{'wins over SFT':>14}{'refuses harm':>14}"]
     for row in rows:
         if row.get("gold") is None and row.get("win_over_sft") is None:
             continue

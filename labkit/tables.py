@@ -75,6 +75,20 @@ def show_comparison(first: Run, second: Run) -> None:
         console.print(joined.notice)
 
 
+def show_graph() -> None:
+    """Every run of the ladder: its name, its page, what it is made from, what it is."""
+    from labkit import stages
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "page", "made from", "what it is"):
+        table.add_column(column)
+    for name, node in stages.GRAPH.items():
+        table.add_row(
+            name, node.page, "all that is finished" if node.optional else ", ".join(node.parents) or "–", node.about
+        )
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
 def show_outcome(lab: Lab, outcome: Outcome) -> None:
     """The last lines of `labkit run`: what was made, where it lies, and the ladder."""
     made, kept = len(outcome.made), len(outcome.kept)
@@ -85,8 +99,8 @@ def show_outcome(lab: Lab, outcome: Outcome) -> None:
     if outcome.report:
         print(f"report: {near(outcome.report)}")
         ladder = lab.home / "ladder.json"
-        rows = json.loads(ladder.read_text(encoding="utf-8")).get("rows", []) if ladder.exists() else []
-        print(*ladder_lines(rows), sep="\n")
+        found = json.loads(ladder.read_text(encoding="utf-8")) if ladder.exists() else {}
+        print(*ladder_lines(found.get("rows", []), found.get("score") or "gold"), sep="\n")
 
 
 def _cell(value: object, absent: str = "–") -> str:

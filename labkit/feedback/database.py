@@ -59,6 +59,55 @@ def create(db: sa.Connection) -> None:
         db.execute(CreateIndex(index, if_not_exists=True))
 
 
+def delete(db: sa.Connection, rater: str) -> tuple[int, list[Any]]:
+    """Delete a rater's votes and whatever took them back; returns how many, and this rater's undos of others': (seq, body)."""
+    import sqlalchemy as sa
+
+    take_turn(db)
+    t = table()
+    theirs = sa.select(t.c.id).where(t.c.rater == rater, t.c.retracts == "")
+    db.execute(sa.delete(t).where(t.c.retracts.in_(theirs)))
+    gone = db.execute(sa.delete(t).where(t.c.rater == rater, t.c.retracts == "")).rowcount
+    erasures(db, one_more=True)
+    return gone, list(db.execute(sa.select(t.c.seq, t.c.body).where(t.c.rater == rater)).all())
+
+
+def erasures(db: sa.Connection, *, one_more: bool = False) -> int:
+    """How often votes were erased. SQLite may give a freed number to a new row, so that counting rows does not show it."""
+    if db.dialect.name != "sqlite":
+        return 0
+    known = db.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if one_more:
+        db.exec_driver_sql(f"PRAGMA user_version = {known + 1}")
+    return known
+
+
+def overwrite(engine: sa.Engine) -> None:
+    """Rewrite the whole store without what was deleted, so that its files hold no letter of it any more.
+
+    Waits for programs that are reading. PostgreSQL's own log and backups keep it until they are recycled.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM (FULL, ANALYZE) votes")
+        return
+    pooled = engine.raw_connection()
+    db: Any = pooled.driver_connection
+    try:
+        db.isolation_level = None  # VACUUM stands in no transaction
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("VACUUM")
+        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        db.isolation_level = "IMMEDIATE"
+        pooled.close()
+    if busy:
+        raise LabError(
+            "The votes are deleted, but a program that reads the store keeps its write-ahead log, which holds them still: "
+            "close that program and erase once more."
+        )
+
+
 def connect(address: str) -> tuple[sa.Engine, str]:
     """An engine, and the address without its password."""
     import sqlalchemy as sa

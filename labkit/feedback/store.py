@@ -1,9 +1,9 @@
 """The durable store of every judgement: append-only, idempotent, shared by many processes.
 
 A person, a simulated annotator, a model and an import all enter by `VoteStore.add`. Nothing is ever updated or deleted:
-an undo is a vote that retracts another. One table: columns to filter by, and the whole vote as one line of JSON, so
-that a vote comes back as it went in. SQLite by default (write-ahead log, on the disk before `add` returns), PostgreSQL
-by its address with the same code. SQLAlchemy is imported when a store is opened: importing this module costs nothing.
+an undo is a vote that retracts another; only `erase` deletes, for a rater who asks for it. One table: columns to filter
+by, and the whole vote as one line of JSON, so that it comes back as it went in. SQLite by default (write-ahead log, on the
+disk before `add` returns), PostgreSQL by its address with the same code. SQLAlchemy is imported when a store is opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.feedback.database import WAIT, connect, create, insert_new, table, take_turn
+from labkit.feedback.database import WAIT, connect, create, delete, erasures, insert_new, overwrite, table, take_turn
 from labkit.records import SPLITS, Prompt, Vote
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class VoteStore:
         key = tuple(sorted(where.items(), key=str))
         query = _filter(_live(_select("body")), where)
         with self._speaking(), self._engine.connect() as db:
-            state = tuple(db.execute(_aggregate("max", "count")).one())  # append-only: the same state, the same votes
+            state = (*db.execute(_aggregate("max", "count")).one(), erasures(db))  # the same state, the same votes
             if self._seen.get(key, (None,))[0] != state:
                 found = (_vote(body) for body in db.execute(query.order_by(table().c.seq)).scalars())
                 self._seen[key] = (state, sorted(found, key=lambda v: v.id))
@@ -98,6 +98,22 @@ class VoteStore:
         with self._speaking(), self._engine.connect() as db:
             rows = db.execute(_live(_aggregate("count").add_columns(column)).group_by(column)).all()
         return {rater: n for n, rater in sorted(rows, key=lambda row: row[1])}
+
+    def erase(self, rater: str) -> int:
+        """Delete a rater's votes for good, the undone ones too, and overwrite their place; returns how many there were.
+
+        What others took back of theirs goes with them. An undo that this rater gave on somebody else's vote stays, under the
+        name "erased", so that no vote comes back to life. Copies elsewhere (finished runs, exports, backups) are not touched.
+        """
+        self._seen.clear()
+        with self._speaking():
+            with self._engine.begin() as db:
+                gone, undos = delete(db, rater)
+                for seq, body in undos:
+                    kept = _row(replace(_vote(body), rater="erased"))
+                    db.execute(table().update().where(table().c.seq == seq).values(**kept))
+            overwrite(self._engine)
+        return gone
 
     def close(self) -> None:
         """Let go of the database; the store can still be used and then opens it again."""
