@@ -32,6 +32,9 @@ def serve(port: int, *, browser: bool = True) -> int:
         *(("--allow-root",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()),
     ]
     env = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env.setdefault(
+        "GOMP_SPINCOUNT", "10000"
+    )  # as in `labkit run`: else two threads on a busy machine answer at a crawl
     if os.name == "posix":
         os.execve(
             command[0], command, env

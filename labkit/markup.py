@@ -26,7 +26,8 @@ class Html:
     text: str
 
     def _repr_html_(self) -> str:
-        return self.html
+        """The HTML, out of MathJax's reach: JupyterLab would set what stands between two dollars of an answer as a formula."""
+        return f'<div class="mathjax_ignore tex2jax_ignore">{self.html}</div>' if self.html else ""
 
     def __html__(self) -> str:  # Jinja2 takes it as safe
         return self.html

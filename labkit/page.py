@@ -175,7 +175,7 @@ def _tokenizer(lab: Lab) -> Any:
 def by_rank(lab: Lab, votes: Iterable[Vote]) -> dict[str, list[float]]:
     """Gold of the answers that annotators put first and last; empty lists where there is no gold."""
     found: dict[str, list[float]] = {"ranked first": [], "ranked last": []}
-    for vote in votes:
+    for vote in (v for v in votes if v.ranks):
         for place, rank in (("ranked first", min(vote.ranks)), ("ranked last", max(vote.ranks))):
             golds = [
                 lab.source.grade(vote.prompt, a)[0] for a, r in zip(vote.answers, vote.ranks, strict=True) if r == rank

@@ -170,9 +170,10 @@ def record(item: Prompt | Answer | Pair | Vote) -> Html:
         facts += [f"{item.mode} by {item.rater} ({item.source})", f"{item.seconds:.1f} s"] + (
             [item.flag] if item.flag else []
         )
-        for i in sorted(range(len(item.answers)), key=lambda i: (item.ranks[i], i)):
-            paint = theme.GOOD if item.ranks[i] == min(item.ranks) else "#808080"
-            parts.append(_answer(item.answers[i], paint, f"rank {item.ranks[i]}"))
+        ranks = item.ranks or (0,) * len(item.answers)  # a skip has none
+        for rank, text in sorted(zip(ranks, item.answers, strict=True), key=lambda pair: pair[0]):
+            paint = theme.GOOD if rank and rank == min(ranks) else "#808080"
+            parts.append(_answer(text, paint, f"rank {rank}" if rank else ""))
     line = " · ".join(facts)
     html = f'<div style="{BOX}"><div style="{FAINT};margin-bottom:4px">{esc(line)}</div>{"".join(p.html for p in parts)}</div>'
     return Html(html, "\n".join([line, *(p.text for p in parts)]))

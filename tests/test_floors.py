@@ -16,20 +16,61 @@ import pytest
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "records", "recipe", "surface"), 0),
     **dict.fromkeys(("runs", "show", "statistics", "feedback.__init__", "feedback.store", "feedback.database"), 1),
+    **dict.fromkeys(
+        ("feedback.session", "feedback.items", "feedback.letters", "feedback.book", "feedback.agreement"), 1
+    ),
     **dict.fromkeys(("theme", "markup", "drawings", "canvas", "curves"), 1),
-    **dict.fromkeys(("compare", "charts", "findings", "sections", "report", "live"), 2),
-    **dict.fromkeys(("losses", "chat", "world", "sources", "formats", "datafiles", "gguf"), 3),
-    **dict.fromkeys(("sampling", "training", "answers", "models", "job", "lab", "feedback"), 4),
-    **dict.fromkeys(("stages", "ask"), 5),
+    **dict.fromkeys(("compare", "arena", "exercises", "effect", "charts", "findings", "sections", "report", "live"), 2),
+    **dict.fromkeys(("losses", "chat", "pieces", "world", "sources", "formats", "datafiles", "gguf"), 3),
+    **dict.fromkeys(
+        (
+            "sampling",
+            "training",
+            "imitation",
+            "contrast",
+            "tokenwise",
+            "answers",
+            "models",
+            "job",
+            "lab",
+            "feedback",
+        ),
+        4,
+    ),
+    **dict.fromkeys(("stages", "ask", "microscope", "heldout", "retrain"), 5),
     **dict.fromkeys(
         ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench", "page"), 6
     ),
-    "__main__": 6,
+    **dict.fromkeys(
+        (
+            "__main__",
+            "options",
+            "votes_cli",
+            "background",
+            "serve",
+            "loop",
+            "board",
+        ),
+        6,
+    ),
 }
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers"}
 # `lab` reads the graph, a literal, and the graph's file asks the stages for their settings; a type is no dependency.
 ALLOWED = {("lab", "stages"), ("job", "stages"), ("__init__", "lab")}
-WIDGETS_MAY = {"records", "runs", "feedback.store", "compare", "show", "charts", "errors", "recipe"}
+WIDGETS_MAY = {
+    "records",
+    "runs",
+    "feedback.store",
+    "feedback.session",
+    "feedback.agreement",
+    "compare",
+    "show",
+    "charts",
+    "errors",
+    "recipe",
+    "arena",
+    "theme",
+}
 
 
 def module(file: Path, root: Path) -> str:

@@ -103,7 +103,9 @@ def test_every_import_is_declared(root: Path) -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
-                if top in {"labkit", "widgets", "tests"} or (file.parent / f"{top}.py").exists():
+                if top in {"labkit", "widgets", "tests"} or any(
+                    (at / f"{top}.py").exists() or (at / top).is_dir() for at in (file.parent, root / "tests")
+                ):
                     continue
                 seen.add(top)
                 found = {canonicalize_name(d) for d in owners.get(top, [])}

@@ -39,15 +39,15 @@ class AskView:
         wide = w.Layout(width="100%")
         self.prompt = w.Textarea(placeholder="Ask something …", rows=2, layout=wide)
         self.button = w.Button(description="Ask", button_style="primary", tooltip="or Ctrl+Enter in the box")
-        self.temperature = w.FloatSlider(
+        self.temperature = w.BoundedFloatText(
             1.0,
             min=0.1,
             max=1.5,
             step=0.1,
             description="temperature",
-            readout_format=".1f",
+            layout=w.Layout(width="150px"),
             style={"description_width": "initial"},
-        )
+        )  # a slider of ipywidgets has no name that a screen reader could say
         self.seed = w.BoundedIntText(0, min=0, max=10**6, description="seed", layout=w.Layout(width="140px"))
         self.status = w.Label("Ctrl+Enter asks, too.")
         self.columns = {name: w.HTML(layout=wide) for name in self.models}
@@ -106,7 +106,7 @@ class AskView:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **kwargs: Any) -> Any:
         seen = self.static()
         if not show.attached() or not self.models:
-            return {"text/html": seen.html, "text/plain": seen.text}
+            return {"text/html": seen._repr_html_(), "text/plain": seen.text}
         return self.box._repr_mimebundle_(include=include, exclude=exclude, **kwargs)
 
 
