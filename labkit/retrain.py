@@ -41,9 +41,7 @@ Progress = Callable[[dict[str, Any]], None]
 BATCH = {"reward": 8, "sft": 4, "dpo": 8, "kto": 16}
 STEPS = {"reward": 40, "sft": 16, "dpo": 40, "kto": 40}
 RATE = {"mine": 1.0, "mixed": 0.5}
-IMITATE = (
-    0.5  # of SFT's rate, for answers that the person wrote: enough for a habit to be taken up, on its way through DPO
-)
+IMITATE = 0.5  # of SFT's rate, for answers that the person wrote: DPO makes a habit of what was begun here
 
 
 def finished(lab: Lab, name: str) -> Run | None:

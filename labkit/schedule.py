@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 START = "00_start_here"  # makes no run: it shows the ladder of the latest one, so it comes last
 
 # About how long each stage takes next to the others (seconds of the recipe tiny); only the order of starts depends on it.
-SECONDS = {"pretrain": 150, "sft": 35, "preferences": 25, "reward": 35, "ppo": 90, "dpo": 30, "compare": 20}
+SECONDS = {
+    "pretrain": 200, "sft": 95, "preferences": 20, "reward": 60, "ppo": 80, "dpo": 110, "kto": 65, "best_of_n": 55, "feedme": 40, "spin": 70,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ METRICS = {
     "rewards/rejected": "train/reward_rejected",
     "logps/chosen": "train/logps_chosen",
     "logps/rejected": "train/logps_rejected",
+    "kl": "train/kl",
 }
 
 

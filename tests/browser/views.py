@@ -150,7 +150,7 @@ def retrain(folder: Path, texts: Texts) -> RetrainView:
     counts = {"pairs": 24, "thumbs": 3, "edits": 0, "held_out": 6, "votes": 30}
     loop = SimpleNamespace(
         methods={"dpo": "DPO, from pairs"}, mixes={"mine": "your votes alone"}, listeners=[], rater="Ada",
-        exercises=lambda: [task], counts=lambda exercise="": counts, last=SimpleNamespace(told=lambda: told),
+        exercises=lambda: [task], counts=lambda exercise="": counts, last=SimpleNamespace(told=lambda: told), warm=lambda: None,
     )  # fmt: skip
     return RetrainView(loop)
 
