@@ -18,8 +18,28 @@ from labkit.records import Answer, Prompt, digest
 from labkit.runs import Run
 from labkit.statistics import distinct, paired_bootstrap, win_rates
 
-CONTROLS = ("sft_twice", "dpo_shuffled", "feedme_random", "expert_random")
-LADDER = ("pretrain", "prompted", "sft", "best_of_n", "feedme", "expert", "spin", "kto", "ppo", "dpo", *CONTROLS)
+CONTROLS = (
+    "sft_twice",
+    "dpo_shuffled",
+    "feedme_random",
+    "expert_random",
+    "sl_cai_lessons",
+)
+LADDER = (
+    "pretrain",
+    "prompted",
+    "sft",
+    "best_of_n",
+    "feedme",
+    "expert",
+    "spin",
+    "kto",
+    "sl_cai",
+    "rlaif",
+    "ppo",
+    "dpo",
+    *CONTROLS,
+)
 SCORES = ("gold", "judge", "reward")
 
 

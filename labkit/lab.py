@@ -135,8 +135,9 @@ class Lab:
         if node.optional:
             parents = {n: p for n, p in parents.items() if runs.find(self.folder, p.id)}
         votes = None
-        if getattr(stage, "READS_VOTES", False) and "preferences" in parents:
-            votes = self.votes.votes(run=parents["preferences"].id)
+        maker = next((p for n, p in parents.items() if stages.GRAPH[n].stage in stages.VOTE_MAKERS), None)
+        if getattr(stage, "READS_VOTES", False) and maker:
+            votes = self.votes.votes(run=maker.id)
         shared = {s: self.recipe[s].model_dump(mode="json", exclude={"bootstrap"}) for s in ("model", "answers")}
         identity = {
             "name": name,

@@ -6,6 +6,7 @@ Both are a `Source`, and no stage asks which one it has. What a source does not 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
@@ -19,6 +20,7 @@ from labkit.records import SPLITS, Answer, Pair, Prompt, digest
 from labkit.surface import surface
 from labkit.world import Settings as WorldSettings
 from labkit.world import World
+from labkit.world.principles import Lesson
 
 
 class Data(Settings):
@@ -63,6 +65,9 @@ class Source(Protocol):
 
     def grade(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[float | None, dict[str, float | None]]:
         """Gold utility (None where nobody knows it) and grades of an answer, 0 or 1 each, None where not asked."""
+
+    def lessons(self, principles: Sequence[str], count: int) -> list[Lesson]:
+        """Up to `count` answers that break one of these principles, each with a better one; none where nobody wrote any."""
 
     def few_shot(self) -> str:
         """A text with one `{prompt}` that shows a base model what answering looks like."""
@@ -143,6 +148,10 @@ class Files:
     def grade(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[None, dict[str, float | None]]:
         """No gold; `refuses`, `repetitive` and `finished` by general patterns of English."""
         return None, surface(text, ended=ended)
+
+    def lessons(self, principles: Sequence[str], count: int) -> list[Lesson]:
+        """None: a critic of real data is a model that is shown the principles."""
+        return []
 
     def few_shot(self) -> str:
         """Two short demonstrations, then the question."""

@@ -35,6 +35,11 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "spin":         ("SPIN",              "#c58a1c"),
     "feedme_random": ("FeedME, any",      "#79aabd"),
     "expert_random": ("expert, any",      "#a592cf"),
+    "critic":       ("critic",            "#8c6bb1"),
+    "sl_cai":       ("SL-CAI",            "#4f9d8e"),
+    "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
+    "ai_preferences": ("AI preferences",  "#b08bc9"),
+    "rlaif":        ("RLAIF",             "#2f7fa8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

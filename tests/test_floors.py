@@ -27,6 +27,7 @@ FLOORS = {
             "sampling",
             "training",
             "imitation",
+            "constitution",
             "contrast",
             "tokenwise",
             "answers",

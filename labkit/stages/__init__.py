@@ -60,14 +60,53 @@ GRAPH: dict[str, Node] = Graph({
     "expert":       Node(("sft", "reward"),          "09_best_of_n",   "feedme",      "expert iteration: imitating what the reward model liked best", {"by": "reward"}),
     "expert_random": Node(("sft", "reward"),         "09_best_of_n",   "feedme",      "control: imitating any of its own answers", {"by": "reward", "pick": "random"}),
     "spin":         Node(("sft",),                   "11_self_play",   "spin",        "telling people's answers from its own"),
+    "critic":       Node(("sft",),                   "10_rlaif",       "critic",      "a model that judges by a constitution"),
+    "sl_cai":       Node(("sft", "critic"),          "10_rlaif",       "constitutional", "imitating its own answers as the critic revised them"),
+    "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
+    "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
+    "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
-    "compare":      Node(("pretrain", "sft", "sft_twice", "preferences", "reward", "ppo", "dpo", "dpo_shuffled", "kto", "best_of_n",
-                          "feedme", "feedme_random", "expert", "expert_random", "spin", "judge"),
-                                                     "13_compare",     "compare",     "every model on the same prompts", {}, True),
+    "compare":      Node((
+        "pretrain",
+        "sft",
+        "sft_twice",
+        "preferences",
+        "reward",
+        "ppo",
+        "dpo",
+        "dpo_shuffled",
+        "kto",
+        "best_of_n",
+        "feedme",
+        "feedme_random",
+        "expert",
+        "expert_random",
+        "spin",
+        "sl_cai",
+        "sl_cai_lessons",
+        "rlaif",
+        "judge",
+    ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
 # fmt: on
 
-STAGES = ("pretrain", "sft", "preferences", "reward", "ppo", "dpo", "kto", "best_of_n", "feedme", "spin", "compare")
+STAGES = (
+    "pretrain",
+    "sft",
+    "preferences",
+    "reward",
+    "ppo",
+    "dpo",
+    "kto",
+    "best_of_n",
+    "feedme",
+    "spin",
+    "critic",
+    "constitutional",
+    "ai_preferences",
+    "compare",
+)
+VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
 
 
 def asked_for(name: str, recipe: Any) -> bool:

@@ -7,6 +7,7 @@ folder, so that each claim of the lab can be checked against a truth that is kno
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import cached_property
 
 from labkit.errors import LabError
@@ -16,6 +17,7 @@ from labkit.world.combinations import SHARES, Combination, everything, split_of
 from labkit.world.gold import grade
 from labkit.world.lexicon import fingerprint
 from labkit.world.pages import Pages
+from labkit.world.principles import Lesson, lessons
 from labkit.world.settings import Settings
 
 __all__ = ["Settings", "World"]
@@ -150,6 +152,10 @@ class World:
     def pairs(self, split: str) -> list[Pair]:
         """None: the world records no preferences; annotators judge answers anew."""
         return []
+
+    def lessons(self, principles: Sequence[str], count: int) -> list[Lesson]:
+        """Answers to train prompts that break one of these principles, with what is wrong and a better answer."""
+        return lessons(self, principles, count)
 
     def few_shot(self) -> str:
         """A page of questions and answers with one open question, `{prompt}`: a base model's way to be asked."""
