@@ -26,6 +26,16 @@ FLAGS = (
 NOISE = ("Could not restore the debugger state",)  # JupyterLab itself, at every restart of a kernel
 INSIDE = ("data:", "blob:", "about:", "chrome:", "devtools:")
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+HIDDEN = """() => {
+  const found = [];
+  for (let n = document.querySelector('.lab-view'); n && n.nodeType === 1; n = n.parentElement) {
+    const style = getComputedStyle(n), box = n.getBoundingClientRect();
+    if (style.display === 'none' || style.visibility !== 'visible' || style.contentVisibility !== 'visible' || !box.height)
+      found.push(`${n.className} ${style.display} ${style.visibility} ${style.contentVisibility} ${box.width}x${box.height}`);
+  }
+  const tabs = [...jupyterapp.shell.widgets('main')].map((w) => `${w.title.label} ${w.isVisible}`);
+  return { found, tabs, now: jupyterapp.shell.currentWidget?.title.label, mode: jupyterapp.shell.mode };
+}"""  # what a view that cannot be seen says of itself and of what holds it
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext"
 
 
@@ -118,6 +128,19 @@ class Notebook(Tab):
             self.page.goto(self.server.base + place, wait_until="domcontentloaded")
         self._settle(seconds)
         self.dress(self.theme)
+
+    def front(self) -> None:
+        """Bring the notebook to the front and return when its first view is to be seen; raises with what hides it."""
+        self.wait("() => document.querySelector('.lab-view')")
+        self.page.evaluate(
+            "path => { for (const w of jupyterapp.shell.widgets('main'))"
+            " if (w.context?.path === path) jupyterapp.shell.activateById(w.id); }",
+            self.file,
+        )
+        try:
+            self.wait("() => document.querySelector('.lab-view').checkVisibility()")
+        except Exception as error:
+            raise AssertionError(f"the view stays hidden: {self.page.evaluate(HIDDEN)}") from error
 
     def dress(self, theme: str) -> None:
         """Put JupyterLab into the light or the dark theme."""

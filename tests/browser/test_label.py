@@ -32,6 +32,22 @@ modes = dict(pair=items(2), ranking=items(4), thumb=items(1))
 session = Session(VoteStore("{address}"), modes, "ada", "{mode}", repeats=0)
 view = LabelView(session, ask=lambda text: [text + " yes", text + " no"])
 """
+TRAIN = """
+import labkit
+from labkit.background import train
+few = {{"pretrain.tokens": 4_000_000, "pretrain.threads": 1}}
+training = train(labkit.open("smoke", few, outputs={outputs!r}), "pretrain")
+"""
+TIMED = """async (keys) => {
+  const root = document.querySelector('.lab-view'), times = [];
+  for (const key of keys) {
+    const begun = performance.now();
+    root.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+    while (root.dataset.unsaved !== '0') await new Promise((done) => setTimeout(done, 1));
+    times.push(performance.now() - begun);
+  }
+  return times;
+}"""
 VERDICTS = {"a": ((1, 2), ""), "b": ((2, 1), ""), "t": ((1, 1), ""), "x": ((1, 1), "both_bad"), "s": ((), "skip")}
 
 
@@ -49,6 +65,7 @@ class Page:
     def begin(self) -> None:
         """Wait for a question, and put the focus where the keys are heard."""
         self.book.wait("() => document.querySelector('.lab-view')?.dataset.item")
+        self.book.front()
         self.book.page.locator(".label-prompt").click()
 
     def press(self, keys: str) -> None:
@@ -101,6 +118,10 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         return self.book.page.locator(f".lab-view {selector}").all_inner_texts()
+
+    def timed(self, keys: str) -> list[float]:
+        """Milliseconds from each key until its vote is in the store, one key after the other."""
+        return self.book.page.evaluate(TIMED, list(keys))
 
 
 def said(votes: list[Vote]) -> list[Any]:
@@ -279,6 +300,20 @@ def test_votes_survive_the_kernels_end(labeller: Callable[..., Page], how: str) 
     plain = [v for v in votes if v.prompt.kind != "typed"]
     keys = "abat" if how == "restart" else "abatx"
     assert said(plain) == page.meant(keys, page.questions(len(keys)))
+
+
+def test_labels_are_saved_while_a_model_trains(labeller: Callable[..., Page]) -> None:
+    """In the kernel that holds the labeller a model trains: its votes still reach the store, each before the next is given."""
+    page, keys = labeller(), "abtxs" * 4
+    idle = page.timed(keys)
+    page.book.run(TRAIN.format(outputs=str(page.folder)))
+    page.book.run("import time\nwhile len(training.rows) < 5:\n    time.sleep(.1)")
+    busy = page.timed(keys)
+    assert page.book.eval("training.thread.is_alive()") == "True"
+    for when, times in (("idle", idle), ("while training", busy)):
+        print(f"{when}: median {sorted(times)[len(times) // 2]:.0f} ms, worst {max(times):.0f} ms of {len(times)}")
+    page.book.run("training.stop()\ntraining.discard()\ntraining.thread.join()")
+    assert said(page.votes(40)) == page.meant(keys * 2, page.questions(40))
 
 
 def test_votes_wait_while_the_connection_is_cut(labeller: Callable[..., Page]) -> None:
