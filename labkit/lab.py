@@ -7,6 +7,8 @@ it depends on: the same choices find the same run, a changed number re-runs exac
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import platform
 import shutil
@@ -185,7 +187,10 @@ class Lab:
         with _turn(self.folder / f".{plan.id}.lock", stop):
             if run := runs.find(self.folder, plan.id):
                 return run
-            return self._make(plan, parents, list(self.listeners) if listen is None else [listen], stop)
+            try:
+                return self._make(plan, parents, list(self.listeners) if listen is None else [listen], stop)
+            finally:
+                _release()
 
     def _make(self, plan: Plan, parents: dict[str, Run], listeners: list[Any], stop: Stop) -> Run:
         stage = stages.module(stages.GRAPH[plan.name].stage)
@@ -270,6 +275,13 @@ def _full_disk(folder: Path) -> Any:
                 f"The disk that holds {folder} is full: free some space ('labkit clean' helps) and run again."
             ) from error
         raise
+
+
+def _release() -> None:
+    """Give a stage's memory back: trainers hang in cycles, and the next stage of the page would come on top of them."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed unless it is asked
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _peak_mb() -> int:

@@ -35,6 +35,7 @@ METRICS = {
     "grad_norm": "train/grad_norm",
     "learning_rate": "train/learning_rate",
     "mean_token_accuracy": "train/token_accuracy",
+    "dpo_loss": "train/dpo_loss",
     "rewards/accuracies": "train/accuracy",
     "rewards/margins": "train/margin",
     "rewards/chosen": "train/reward_chosen",

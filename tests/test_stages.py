@@ -159,16 +159,20 @@ def test_shuffled_labels_swap_about_half(tok: Any) -> None:
     assert not any(chat.decode(tok, r) == "good" for r in pair_rows(tok, votes)["rejected_ids"])
 
 
-def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(
+    tok: Any, model: Any, tmp_path: Path, alpha: float
+) -> None:
     """At the start policy = reference. Then the weights are moved and TRL's loss is asked again: it must be
-    `losses.dpo`.
+    `losses.dpo`, and α · `losses.nll` of the chosen answers where they are imitated as well.
     """
     job = tiny_lab.job(tmp_path, "dpo", {"dpo.batch": 4, "dpo.beta": 0.3})
     rows, start = pair_rows(tok, tiny_lab.pair_votes()), sampling.twin(model)
-    fit = contrast.trainer(job, model, tok, rows)
+    fit = contrast.trainer(job, model, tok, rows, sft_weight=alpha)
     fit.train()
     first = logged(job)[0]
-    assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["train/dpo_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert (first["train/loss"] > math.log(2) + 1) if alpha else first["train/loss"] == first["train/dpo_loss"]
     assert first["train/margin"] == pytest.approx(0, abs=1e-5)
 
     with torch.no_grad():
@@ -187,8 +191,10 @@ def test_trls_first_dpo_loss_is_ln_2_and_a_moved_policy_has_ours(tok: Any, model
         summed["policy", "chosen_ids"], summed["policy", "rejected_ids"],
         summed["reference", "chosen_ids"], summed["reference", "rejected_ids"], beta=0.3,
     )  # fmt: skip
+    imitated = sampling.score_logps(tiny_lab.copied(fit.model), rows["prompt_ids"], rows["chosen_ids"])
+    total = ours.mean().item() - alpha * torch.cat(imitated).mean().item()
     assert abs(ours.mean().item() - math.log(2)) > 0.02
-    assert theirs == pytest.approx(ours.mean().item(), rel=1e-4)
+    assert theirs == pytest.approx(total, rel=1e-4)
 
 
 # ---- reward model --------------------------------------------------------------------------------

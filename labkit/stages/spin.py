@@ -22,7 +22,7 @@ from labkit.records import Pair
 if TYPE_CHECKING:
     from labkit.job import Job
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(Section):
