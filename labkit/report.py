@@ -28,7 +28,7 @@ CURVES = {  # the metrics worth a curve, by stage
     "pretrain": ("train/loss",),
     "sft": ("train/loss", "train/token_accuracy"),
     "reward": ("train/loss", "train/accuracy"),
-    "dpo": ("train/loss", "train/accuracy", "train/margin"),
+    "dpo": ("train/dpo_loss", "train/accuracy", "train/margin"),
     "ppo": ("rollout/reward", "rollout/kl", "rollout/tokens", "objective/reward", "objective/kl"),
 }
 
