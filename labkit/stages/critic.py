@@ -39,7 +39,7 @@ class Settings(Section):
     )
     lessons: int = Field(600, ge=1, description="examples that it learns from, where the source has any")
     held_out: int = Field(200, ge=8, description="further examples, for measuring it and for its temperature")
-    epochs: int = Field(5, ge=1, description="times that each request is read")
+    epochs: int = Field(4, ge=1, description="times that each request is read")
     batch: int = Field(16, ge=1, description="requests a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1e-3, gt=0, description="peak rate; 1e-5 for models of billions of weights")
