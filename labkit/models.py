@@ -98,12 +98,15 @@ def _why(path: str, message: str) -> str:
 
 @alone
 def load(folder: Path, *, device: str, dtype: str = "float32") -> tuple[Any, Any]:
-    """The model and tokenizer of a finished run."""
+    """The model and tokenizer of a finished run, behind its prefix where it has one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from labkit import prefixes
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
-    return model.to(device), AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = prefixes.put_saved(model.to(device), folder)
+    return model, AutoTokenizer.from_pretrained(folder, padding_side="left")
 
 
 @alone
