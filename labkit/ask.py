@@ -54,6 +54,7 @@ class Answerer:
     source: Callable[[], Source | None]
     proxy: Run | None = None
     kept: dict[Path, Loaded] = field(default_factory=dict, repr=False)
+    template: str = ""  # the words that a search chose, with one `{prompt}`
 
     def __call__(
         self, text: str, *, temperature: float = 1.0, top_p: float = 1.0, max_tokens: int | None = None, seed: int = 0,
@@ -90,7 +91,7 @@ class Answerer:
     @property
     def _plain(self) -> str:
         """`pretrain` or `prompted` for a base model, which is asked in plain text; empty for those that know turns."""
-        first = self.author.split(" of ")[0]
+        first = "prompted" if self.template else self.author.split(" of ")[0]
         return first if first == "prompted" else "pretrain" if self.run.manifest["stage"] == "pretrain" else ""
 
     def _prompt(self, text: str) -> Prompt:
@@ -103,8 +104,8 @@ class Answerer:
         context = recipe(self.run)["model"]["context"]
         if not self._plain:
             return chat.prompt_ids(tokenizer, prompt, room=room, context=context)
-        template = "{prompt}\n"
-        if self._plain == "prompted":
+        template = self.template or "{prompt}\n"
+        if self._plain == "prompted" and not self.template:
             source = self.source()
             if source is None:
                 raise LabError(f"The data of {self.run.id} cannot be read, so it has no examples to be prompted with.")
@@ -142,7 +143,12 @@ def answerers(lab: Lab, *authors: str, proxy: bool = False) -> dict[str, Answere
     known = lab.finished()
     owners = {author: known.get(OWNER.get(author, author)) for author in authors}
     judge = known.get("reward") if proxy else None
-    return {a: Answerer(a, run, lambda: lab.source, judge) for a, run in owners.items() if run and trained(run)}
+    found = {a: (run, weights(run)) for a, run in owners.items() if run}
+    return {
+        a: Answerer(a, own, lambda: lab.source, judge, template=words(run))
+        for a, (run, own) in found.items()
+        if trained(own)
+    }
 
 
 def behind(c: Comparison) -> dict[str, Answerer]:
@@ -150,8 +156,12 @@ def behind(c: Comparison) -> dict[str, Answerer]:
 
     A row whose run trained nothing (best of n) has none.
     """
-    judge, rows = proxy(c.runs.values()), c.runs.items()
-    return {a: Answerer(a, run, functools.partial(_source, run), judge) for a, run in rows if trained(run)}
+    judge, found = proxy(c.runs.values()), {a: (run, weights(run)) for a, run in c.runs.items()}
+    return {
+        a: Answerer(a, own, functools.partial(_source, run), judge, template=words(run))
+        for a, (run, own) in found.items()
+        if trained(own)
+    }
 
 
 def scored(c: Comparison, answers: Sequence[Answer]) -> list[Answer]:
@@ -180,6 +190,16 @@ def _rewarded(judge: Loaded, answers: Sequence[Answer]) -> list[Answer]:
 def trained(run: Run) -> bool:
     """Whether the run made weights of its own, be they still there or cleaned away."""
     return any(name.startswith("model/") for name in run.manifest["files"])
+
+
+def words(run: Run) -> str:
+    """The template that a search of prompts chose; empty for every other run."""
+    return run.summary["template"] if run.manifest["stage"] == "prompt_search" else ""
+
+
+def weights(run: Run) -> Run:
+    """The run whose weights answer: itself, or the base behind the words that a search chose."""
+    return (parent(run, "pretrain") or run) if words(run) else run
 
 
 def proxy(found: Iterable[Run]) -> Run | None:

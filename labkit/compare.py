@@ -28,6 +28,9 @@ CONTROLS = (
 LADDER = (
     "pretrain",
     "prompted",
+    "prompt_search",
+    "soft_prompt",
+    "prefix",
     "sft",
     "best_of_n",
     "feedme",

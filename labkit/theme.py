@@ -40,6 +40,9 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
+    "prompt_search": ("searched prompt",  "#b5793a"),
+    "soft_prompt":  ("soft prompt",       "#4c8fb0"),
+    "prefix":       ("prefix",            "#6a86c9"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

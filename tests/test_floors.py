@@ -28,6 +28,8 @@ FLOORS = {
             "training",
             "imitation",
             "constitution",
+            "prompting",
+            "prefixes",
             "contrast",
             "tokenwise",
             "answers",

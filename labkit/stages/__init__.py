@@ -65,6 +65,9 @@ GRAPH: dict[str, Node] = Graph({
     "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
     "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
     "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
+    "prompt_search": Node(("pretrain",),             "03_prompting",   "prompt_search", "the base model behind the words that suit it best"),
+    "soft_prompt":  Node(("pretrain",),              "03_prompting",   "soft_prompt", "the base model behind a few learned vectors"),
+    "prefix":       Node(("pretrain",),              "03_prompting",   "soft_prompt", "the base model behind learned keys and values", {"method": "prefix"}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -85,6 +88,9 @@ GRAPH: dict[str, Node] = Graph({
         "sl_cai",
         "sl_cai_lessons",
         "rlaif",
+        "prompt_search",
+        "soft_prompt",
+        "prefix",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
@@ -104,6 +110,8 @@ STAGES = (
     "critic",
     "constitutional",
     "ai_preferences",
+    "prompt_search",
+    "soft_prompt",
     "compare",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
