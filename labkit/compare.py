@@ -37,6 +37,8 @@ LADDER = (
     "sl_cai",
     "rlaif",
     "ppo",
+    "rloo",
+    "grpo",
     "dpo",
     *CONTROLS,
 )

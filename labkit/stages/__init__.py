@@ -65,6 +65,8 @@ GRAPH: dict[str, Node] = Graph({
     "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
     "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
     "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
+    "rloo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: next to the others' mean"),
+    "grpo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: in the group's own unit", {"method": "grpo"}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -85,6 +87,8 @@ GRAPH: dict[str, Node] = Graph({
         "sl_cai",
         "sl_cai_lessons",
         "rlaif",
+        "rloo",
+        "grpo",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
@@ -104,6 +108,7 @@ STAGES = (
     "critic",
     "constitutional",
     "ai_preferences",
+    "rloo",
     "compare",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
