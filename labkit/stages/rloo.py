@@ -98,8 +98,8 @@ def scorer(job: Job, reward_model: Any, tokenizer: Any, prompts: list[Prompt]) -
     return reward
 
 
-def answer_logps(model: Any, tokens: Any, mask: Any, width: int) -> tuple[Any, Any]:
-    """log π of each answer token and the entropy where it was drawn, (B, `width`) both, in nats, zero after an answer's end.
+def answer_logps(model: Any, tokens: Any, mask: Any, width: int, *, entropy: bool = True) -> tuple[Any, Any]:
+    """log π of each answer token and the entropy where it was drawn (or None), (B, `width`) both, in nats, 0 after the end.
 
     `tokens` and `mask` (B, T) are TRL's: a prompt padded at its left, then `width` places for the answer. They are read
     here as ragged rows, with half the padding and without the prompts' logits.
@@ -114,11 +114,13 @@ def answer_logps(model: Any, tokens: Any, mask: Any, width: int) -> tuple[Any, A
     )
     logits, counts = sampling.answer_logits(model, prompts, answers)
     logps = losses.per_token_logps(logits, torch.tensor([t for a in answers for t in a], device=logits.device))
+    whole = lambda flat: torch.nn.functional.pad(sampling.unflatten(flat, counts), (0, width - counts.shape[1]))  # noqa: E731
+    if not entropy:
+        return whole(logps), None
     with torch.no_grad():
         every = torch.log_softmax(logits.float(), -1)
-        entropy = -(every.exp() * every).sum(-1)
-    wide = (0, width - counts.shape[1])
-    return tuple(torch.nn.functional.pad(sampling.unflatten(x, counts), wide) for x in (logps, entropy))  # type: ignore[return-value]
+        spread = -(every.exp() * every).sum(-1)
+    return whole(logps), whole(spread)
 
 
 def sampled(trainer: type[Any]) -> type[Any]:
@@ -154,9 +156,10 @@ def sampled(trainer: type[Any]) -> type[Any]:
             return out
 
         def _get_per_token_logps_and_entropies(
-            self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
-        ) -> tuple[Any, Any, None]:
-            logps, entropy = answer_logps(model, input_ids, attention_mask, logits_to_keep)
+            self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any,
+            compute_entropy: bool = False, **kwargs: Any,
+        ) -> tuple[Any, Any, None]:  # fmt: skip
+            logps, entropy = answer_logps(model, input_ids, attention_mask, logits_to_keep, entropy=compute_entropy)
             self.told = logps.detach()
             return logps, entropy, None
 
