@@ -40,6 +40,8 @@ LADDER = (
     "sl_cai",
     "rlaif",
     "ppo",
+    "rloo",
+    "grpo",
     "dpo",
     *CONTROLS,
 )

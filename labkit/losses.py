@@ -113,6 +113,23 @@ def gae(
     return advantages, (advantages + values) * mask
 
 
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """A_i = R_i − the mean of the other K − 1: rewards (P, K) of K answers to each prompt → (P, K); each row adds up to 0.
+
+    The others' mean knows nothing of answer i, so it is a baseline without bias. Ahmadian et al. (2024), equation 8 (RLOO).
+    """
+    others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+    return rewards - others
+
+
+def group_relative(rewards: Tensor) -> Tensor:
+    """A_i = (r_i − mean) / std over the K answers to a prompt: (P, K) → (P, K). A group of equals has no advantage at all.
+
+    RLOO's advantage up to a factor a prompt, which makes all prompts alike in size. Shao et al. (2024), section 4.1.2 (GRPO).
+    """
+    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+
+
 def ppo_clip(logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2) -> Tensor:
     """−min(ρA, clip(ρ, 1 ± ε)A) with ρ = π/π_old: (B, T) each → (B, T).
 

@@ -37,12 +37,14 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "expert_random": ("expert, any",      "#a592cf"),
     "critic":       ("critic",            "#8c6bb1"),
     "sl_cai":       ("SL-CAI",            "#4f9d8e"),
-    "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
+    "sl_cai_lessons": ("SL-CAI, lessons", "#6fa69c"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
     "prompt_search": ("searched prompt",  "#b5793a"),
     "soft_prompt":  ("soft prompt",       "#4c8fb0"),
     "prefix":       ("prefix",            "#6a86c9"),
+    "rloo":         ("RLOO",              "#d2556b"),
+    "grpo":         ("GRPO",              "#c2789a"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

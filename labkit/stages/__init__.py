@@ -68,6 +68,8 @@ GRAPH: dict[str, Node] = Graph({
     "prompt_search": Node(("pretrain",),             "03_prompting",   "prompt_search", "the base model behind the words that suit it best"),
     "soft_prompt":  Node(("pretrain",),              "03_prompting",   "soft_prompt", "the base model behind a few learned vectors"),
     "prefix":       Node(("pretrain",),              "03_prompting",   "soft_prompt", "the base model behind learned keys and values", {"method": "prefix"}),
+    "rloo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: next to the others' mean"),
+    "grpo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: in the group's own unit", {"method": "grpo"}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -91,6 +93,8 @@ GRAPH: dict[str, Node] = Graph({
         "prompt_search",
         "soft_prompt",
         "prefix",
+        "rloo",
+        "grpo",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
@@ -112,6 +116,7 @@ STAGES = (
     "ai_preferences",
     "prompt_search",
     "soft_prompt",
+    "rloo",
     "compare",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
