@@ -38,8 +38,8 @@ class Settings(Section):
     epochs: int = Field(1, ge=1, description="times that each demonstration is read")
     batch: int = Field(16, ge=1, description="demonstrations a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
-    learning_rate: float = Field(3e-2, gt=0, description="peak rate; 1e-2 to .3, far above that of weights")
-    limit: int = Field(0, ge=0, description="demonstrations used; 0 takes all")
+    learning_rate: float = Field(1e-1, gt=0, description="peak rate; 1e-2 to .3, far above that of weights")
+    limit: int = Field(4800, ge=0, description="demonstrations used; 0 takes all")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
 
 
