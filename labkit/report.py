@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings, runs, sections, theme
+from labkit import costs, findings, runs, sections, theme
 from labkit.compare import CONTROLS, Comparison, join, scores_known
 from labkit.markup import Html
 from labkit.runs import Run
@@ -71,6 +71,7 @@ def _ladder(
         "rows": c.rows() if c else [],
         "reward": reward,
         "checks": findings.checks(c, reward),
+        "cost": costs.blocks(runs),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labkit import charts, drawings, show, theme
+from labkit import charts, drawings, pyramid, show, theme
 from labkit.compare import CONTROLS, Comparison
 from labkit.markup import Html
 from labkit.runs import Run
@@ -153,9 +153,12 @@ def cake(runs: Mapping[str, Run]) -> Section:
     """What each stage was given to learn from."""
     lead = (
         "Yann LeCun’s cake: self-supervised learning is the cake, supervised learning the icing, reinforcement learning the "
-        "cherry. A token of text can tell at most log₂ of the vocabulary in bits, a preference between two answers one bit."
+        "cherry. A token of text can tell at most log₂ of the vocabulary in bits, a preference between two answers one bit. Operations: "
+        "6 a weight and token of training, 2 of writing or scoring, embeddings not counted. Then who wrote what each model learned to "
+        "predict: after pretraining hardly any of it is the web. Where pairs are compared, half of the text is what it learned to avoid."
     )
-    return Section("cake", "The cake", lead, (Figure.of("cake", charts.cake(runs)),))
+    drawn = (Figure.of("cake", charts.cake(runs)), Figure.of("authors", charts.authors(runs)))
+    return Section("cake", "The cake", lead, (*drawn, show.table(pyramid.rows(runs), pyramid.COLUMNS)))
 
 
 def training(runs: Mapping[str, Run], keys: Mapping[str, Sequence[str]]) -> Iterator[Section]:

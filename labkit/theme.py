@@ -40,6 +40,7 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
+    "cake":         ("the cake",          "#858d98"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on
@@ -104,7 +105,7 @@ def interval(value: Any, ci: Any, spec: str = ".2f") -> str:
 
 def short(value: float) -> str:
     """A large figure in few letters: `2.6 M`, `310 k`, `42`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g} {letter}".replace("-", "−")
     return number(value)

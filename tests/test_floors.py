@@ -20,7 +20,22 @@ FLOORS = {
         ("feedback.session", "feedback.items", "feedback.letters", "feedback.book", "feedback.agreement"), 1
     ),
     **dict.fromkeys(("theme", "markup", "drawings", "canvas", "curves"), 1),
-    **dict.fromkeys(("compare", "arena", "exercises", "effect", "charts", "findings", "sections", "report", "live"), 2),
+    **dict.fromkeys(
+        (
+            "compare",
+            "arena",
+            "exercises",
+            "effect",
+            "charts",
+            "findings",
+            "sections",
+            "report",
+            "live",
+            "costs",
+            "pyramid",
+        ),
+        2,
+    ),
     **dict.fromkeys(("losses", "chat", "pieces", "world", "sources", "formats", "datafiles", "gguf"), 3),
     **dict.fromkeys(
         (

@@ -87,6 +87,7 @@ GRAPH: dict[str, Node] = Graph({
         "rlaif",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
+    "cake":         Node(("compare",),               "17_cake",        "cake",        "what every stage cost, and who wrote its text"),
 })
 # fmt: on
 
@@ -105,6 +106,7 @@ STAGES = (
     "constitutional",
     "ai_preferences",
     "compare",
+    "cake",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
 
