@@ -24,6 +24,7 @@ CONTROLS = (
     "feedme_random",
     "expert_random",
     "sl_cai_lessons",
+    "dialogue_blind",
 )
 LADDER = (
     "pretrain",
@@ -36,6 +37,7 @@ LADDER = (
     "kto",
     "sl_cai",
     "rlaif",
+    "dialogue",
     "ppo",
     "dpo",
     *CONTROLS,

@@ -149,6 +149,21 @@ def optimisation(c: Comparison | None, rows: Sequence[Mapping[str, Any]], runs: 
         yield Section("optimisation", "Climbing a proxy", lead, tuple(blocks))
 
 
+def dialogue(rows: Sequence[Mapping[str, Any]], c: Comparison) -> Section:
+    """Conversations of two and three turns: who answers the last question better, and whether the earlier turns are why."""
+    shown = [{**r, "pair": f"{theme.label(r['author'])} against {theme.label(r['against'])}"} for r in rows]
+    heads = {"pair": "", "what": "", "n": "conversations", "gold": "gold", "gold_of_other": "of the other", "difference": "difference", "wins": "wins"}  # fmt: skip
+    formats = {"gold": ".2f", "gold_of_other": ".2f", "difference": "+.2f", "wins": ".0%"}
+    blocks: list[Figure | Html] = [show.table(shown, heads, formats)]
+    blocks.append(Figure.of("dialogues", charts.by_kind(c.by_kind())))
+    blocks += [_example(e, c.authors, e["why"].replace("_", " "), n=1) for e in c.best_examples(4)]
+    lead = (
+        "The last question of these conversations means something only by what was said before: “And where does it live?” The blind "
+        "control was tuned on the same conversations and hears their last turn alone: what it lacks is what the context is worth."
+    )
+    return Section("dialogue", "Going on talking", lead, tuple(blocks))
+
+
 def cake(runs: Mapping[str, Run]) -> Section:
     """What each stage was given to learn from."""
     lead = (

@@ -40,6 +40,8 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
+    "dialogue":     ("dialogue",          "#3f9a4f"),
+    "dialogue_blind": ("dialogue, blind", "#8fab6f"),
     "cake":         ("the cake",          "#858d98"),
     "compare":      ("compare",           "#858d98"),
 }

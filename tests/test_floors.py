@@ -33,6 +33,7 @@ FLOORS = {
             "live",
             "costs",
             "pyramid",
+            "talks",
         ),
         2,
     ),
@@ -53,7 +54,7 @@ FLOORS = {
         ),
         4,
     ),
-    **dict.fromkeys(("stages", "ask", "microscope", "heldout", "retrain"), 5),
+    **dict.fromkeys(("stages", "converse", "ask", "microscope", "heldout", "retrain"), 5),
     **dict.fromkeys(
         ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench", "page"), 6
     ),

@@ -82,6 +82,7 @@ def test_ladder_json_is_the_same_each_time(made, tmp_path):
         "reward",
         "checks",
         "cost",
+        "dialogue",
     ]
     assert content["rows"][0]["n_prompts"] == 70 and content["split"] == "test" and content["score"] == "gold"
     direct = report.ladder("tiny", runs, "0123456789ab", 1, bootstrap=500)

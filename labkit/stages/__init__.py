@@ -65,6 +65,8 @@ GRAPH: dict[str, Node] = Graph({
     "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
     "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
     "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
+    "dialogue":     Node(("sft",),                   "16_dialogue",    "dialogue",    "conversations of two and three turns"),
+    "dialogue_blind": Node(("sft", "dialogue"),      "16_dialogue",    "dialogue",    "control: the same, hearing only the last turn", {"blind": True}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -85,6 +87,8 @@ GRAPH: dict[str, Node] = Graph({
         "sl_cai",
         "sl_cai_lessons",
         "rlaif",
+        "dialogue",
+        "dialogue_blind",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
     "cake":         Node(("compare",),               "17_cake",        "cake",        "what every stage cost, and who wrote its text"),
@@ -105,6 +109,7 @@ STAGES = (
     "critic",
     "constitutional",
     "ai_preferences",
+    "dialogue",
     "compare",
     "cake",
 )
