@@ -26,13 +26,14 @@ def play(lab: Lab, said: Sequence[str], *names: str, seed: int = 0) -> Html:
 
 
 def _talk(lab: Lab, name: str, said: Sequence[str], seed: int) -> Answer | None:
-    from labkit import chat, models, sampling
+    from labkit import ask, chat, sampling
 
     run = lab.find(name)
     if run is None:
         return None
     how, settings = lab.recipe["answers"], lab.recipe["model"]
-    model, tokenizer = models.load(run.model, device="cpu", dtype=settings.dtype)
+    mine = ask.load(run)
+    model, tokenizer = mine.model, mine.tokenizer
     turns: list[dict[str, str]] = []
     for number, text in enumerate(said):
         turns.append({"role": "user", "content": text.strip()})

@@ -14,7 +14,7 @@ import pytest
 import tiny_lab
 import torch
 
-from labkit import chat, converse, findings, imitation, lab, losses, sampling, sections, talks
+from labkit import ask, chat, converse, findings, imitation, lab, losses, sampling, sections, talks
 from labkit.errors import LabError
 from labkit.records import SPLITS, Answer, Prompt, to_json
 from labkit.runs import Run
@@ -283,10 +283,11 @@ def test_playing_needs_something_to_say() -> None:
         converse.play(SimpleNamespace(), ["Hello", " "], "sft")  # type: ignore[arg-type]
 
 
-def test_each_model_hears_its_own_answers(tmp_path: Path) -> None:
+def test_each_model_hears_its_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tok = tiny_lab.tokenizer()
-    run = tiny_lab.save(tiny_lab.policy(tok), tok, tmp_path / "sft-000000")
+    loaded = SimpleNamespace(model=tiny_lab.policy(tok), tokenizer=tok)
+    monkeypatch.setattr(ask, "load", lambda run: loaded)
     how = {"answers": lab.Answering(max_tokens=4), "model": lab.Model(context=96)}
-    mine = SimpleNamespace(find=lambda name: run if name == "sft" else None, recipe=how)
+    mine = SimpleNamespace(find=lambda name: "a run" if name == "sft" else None, recipe=how)
     text = converse.play(mine, ["Who?", "Why?"], "sft", "nobody").text  # type: ignore[arg-type]
     assert text.count("user: ") == 2 and text.count("assistant: ") == 1 and "by SFT" in text
