@@ -12,7 +12,7 @@ from functools import cached_property
 
 from labkit.errors import LabError
 from labkit.records import SPLITS, Answer, Pair, Prompt, digest
-from labkit.world import dialogues, gold
+from labkit.world import dialogues, gold, replies
 from labkit.world.answers import PRACTICAL, QUALITIES, answer
 from labkit.world.combinations import SHARES, Combination, everything, split_of
 from labkit.world.dialogues import Dialogue
@@ -149,7 +149,7 @@ class World:
 
     def grade(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[float, dict[str, float | None]]:
         """Gold utility of an answer (about −5 to 3) and its measured qualities, 0 or 1, None where not asked."""
-        return (dialogues if "follow" in prompt.meta else gold).grade(prompt, text, ended=ended)
+        return (replies if "follow" in prompt.meta else gold).grade(prompt, text, ended=ended)
 
     def dialogues(self, split: str) -> list[Prompt]:
         """Conversations of two and three turns; `meta["means"]` says what the last one asks, `meta["follow"]` how it goes on."""
@@ -157,7 +157,7 @@ class World:
 
     def dialogue_demonstrations(self) -> list[Answer]:
         """Answers to the training conversations, by people as they are."""
-        return dialogues.demonstrations(self, self._talks("train"))
+        return replies.demonstrations(self, self._talks("train"))
 
     def _talks(self, split: str) -> list[tuple[Prompt, Dialogue]]:
         _check(split)
