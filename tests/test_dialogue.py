@@ -291,3 +291,23 @@ def test_each_model_hears_its_own_answers(tmp_path: Path, monkeypatch: pytest.Mo
     mine = SimpleNamespace(find=lambda name: "a run" if name == "sft" else None, recipe=how)
     text = converse.play(mine, ["Who?", "Why?"], "sft", "nobody").text  # type: ignore[arg-type]
     assert text.count("user: ") == 2 and text.count("assistant: ") == 1 and "by SFT" in text
+
+
+@pytest.mark.slow
+def test_real_data_and_adapters(tmp_path: Path) -> None:
+    """Files with conversations and LoRA: it trains, answers, and measures by recorded answers, since nobody knows gold."""
+    source = files(tmp_path)
+    web = tmp_path / "web.jsonl"
+    web.write_text("\n".join(json.dumps({"text": f"Hello {n}. Well, and then? Good {n}. No."}) for n in range(200)))
+    over = {
+        "data.source": "files", "data.preferences": source.data.preferences, "data.web": [str(web)], "model.lora": 2,
+        "data.validation_prompts": 5, "data.test_prompts": 4, "pretrain.tokens": 2000, "model.vocabulary": 300,
+    }  # fmt: skip
+    mine = lab.Lab.open("smoke", over, outputs=tmp_path / "out")
+    for name in ("pretrain", "sft", "dialogue", "dialogue_blind"):
+        run = mine.run(name)
+    assert run.summary["dialogues"] == 0 and mine.run("dialogue").summary["dialogues"] > 0
+    assert set(run.summary["nats"]) == {"sft", "dialogue_blind"} and "validation" not in run.summary
+    told = talks.answers(mine.run("dialogue"), "validation")
+    assert {a.author for a in told} == {"sft", "dialogue"} and not any(a.scores for a in told)
+    assert talks.join([run], split="validation").authors == []
