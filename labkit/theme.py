@@ -41,7 +41,7 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
     "dialogue":     ("dialogue",          "#3f9a4f"),
-    "dialogue_blind": ("dialogue, blind", "#8fab6f"),
+    "dialogue_blind": ("dialogue, blind", "#7f9c5f"),
     "cake":         ("the cake",          "#858d98"),
     "compare":      ("compare",           "#858d98"),
 }
