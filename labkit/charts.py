@@ -6,7 +6,6 @@ and are reached from here too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -15,12 +14,14 @@ import plotly.graph_objects as go
 
 from labkit.canvas import bar, csv, data, error, figure, forest, name, spans
 from labkit.compare import CONTROLS, highest
+from labkit.costs import bits
 from labkit.curves import against, calibration, curves, histogram, over_optimisation
 from labkit.drawings import lineage, live_svg
-from labkit.theme import FAINT, INK, colour, duration, interval, label, listed, model, number, short, step
+from labkit.pyramid import authors, cake
+from labkit.theme import FAINT, INK, colour, interval, label, listed, model, number
 
 __all__ = [
-    "against", "agreement", "by_kind", "cake", "calibration", "csv", "curves", "histogram", "kl_frontier", "ladder", "lineage",
+    "against", "agreement", "authors", "bits", "by_kind", "cake", "calibration", "csv", "curves", "histogram", "kl_frontier", "ladder", "lineage",
     "live_svg", "over_optimisation", "predictor", "win_rate",
 ]  # fmt: skip
 
@@ -192,76 +193,3 @@ def agreement(rows: Rows) -> go.Figure:
     points = [(r["who"], colour("preferences"), r["agreement"], r.get("ci")) for r in rows]
     forest(fig, points, spec=".0%", columns="who agreement low high")
     return fig.update_xaxes(range=[0, 1.25], **PERCENT)
-
-
-def bits(manifest: Mapping[str, Any]) -> float:
-    """Bits of supervision that a run was given: as it says itself, else at most log2(vocabulary) a token and 1 a pair.
-
-    A token of text can tell no more than log2 of the vocabulary; a comparison or a verdict on an answer, one bit. Labels
-    that were shuffled tell nothing.
-    """
-    cost = manifest.get("cost", {})
-    if "bits" in cost:
-        return float(cost["bits"])
-    each = (
-        math.log2(manifest.get("model", {}).get("vocabulary", 1024))
-        if manifest["stage"] in ("pretrain", "sft")
-        else 1.0
-    )
-    return 0.0 if manifest.get("settings", {}).get("shuffle_labels") else each * cost.get("targets", 0)
-
-
-def cake(runs: Mapping[str, Any]) -> go.Figure:
-    """LeCun's cake, measured: tokens, seconds and bits of supervision of each stage, as tiers on a scale of powers of ten."""
-    names = [n for n, r in runs.items() if n not in (*CONTROLS, "judge", "compare") and r.manifest.get("cost")]
-    manifests = {n: runs[n].manifest for n in names}
-    measures = {
-        "tokens trained on": ({n: m["cost"].get("tokens", 0) for n, m in manifests.items()}, short),
-        "seconds": ({n: m["seconds"] for n, m in manifests.items()}, duration),
-        "bits of supervision": ({n: bits(m) for n, m in manifests.items()}, short),
-    }
-    known = measures["bits of supervision"][0]
-    share = known.get("pretrain", 0) / (sum(known.values()) or 1)
-    title = (
-        f"Pretraining is the cake: {number(share, '.1%')} of the bits of supervision"
-        if share
-        else "What each stage was given"
-    )
-    fig = figure(
-        title, subtitle="the width of a tier counts powers of ten; figures inside", height=130 + 46 * len(names)
-    )
-    for i, (measure, (values, words)) in enumerate(measures.items(), 1):
-        widths = [math.log10(1 + max(0, values[n])) for n in names]
-        fig.add_bar(
-            x=widths, base=[-w / 2 for w in widths], y=[escape(step(n)) for n in names], orientation="h", xaxis=f"x{i}", width=0.86,
-            marker={"color": [colour(n) for n in names], "opacity": 0.3, "cornerradius": 5},
-            hovertext=[f"{escape(step(n))}: {words(values[n])} {measure.split()[0]}" for n in names], hoverinfo="text",
-            **data("stage measure value", [(n, measure, values[n]) for n in names]),
-        )  # fmt: skip
-        most, left = max(widths, default=1) or 1, (i - 1) / 3
-        axis = {
-            "domain": [left + 0.01, left + 0.323],
-            "visible": False,
-            "range": [-0.55 * most, 0.55 * most],
-            "anchor": "y",
-        }
-        fig.update_layout({"xaxis" if i == 1 else f"xaxis{i}": axis})
-        for n in names:
-            text = words(values[n]) if values[n] else "–"
-            fig.add_annotation(
-                x=0, xref=f"x{i}", y=escape(step(n)), text=f"<b>{text}</b>", showarrow=False, font={"size": 12}
-            )
-        fig.add_annotation(
-            x=left + 0.166,
-            xref="paper",
-            y=-0.02,
-            yref="paper",
-            yanchor="top",
-            xanchor="center",
-            text=measure,
-            showarrow=False,
-        )
-    fig.update_yaxes(
-        showgrid=False, showline=False, categoryorder="array", categoryarray=[escape(step(n)) for n in names]
-    )
-    return fig.update_layout(bargap=0.1)

@@ -24,6 +24,7 @@ CONTROLS = (
     "feedme_random",
     "expert_random",
     "sl_cai_lessons",
+    "dialogue_blind",
 )
 LADDER = (
     "pretrain",
@@ -39,6 +40,7 @@ LADDER = (
     "kto",
     "sl_cai",
     "rlaif",
+    "dialogue",
     "ppo",
     "rloo",
     "grpo",

@@ -99,7 +99,7 @@ def _box(box: Mapping[str, Any], x: float, y: float, w: float, h: float) -> str:
 
 def lineage(runs: Mapping[str, Any]) -> str:
     """Which run was made from which: a box a run with its seconds, an arrow from each parent. `compare` is left out."""
-    drawn = {n: r for n, r in runs.items() if r.manifest["stage"] != "compare"}
+    drawn = {n: r for n, r in runs.items() if r.manifest["stage"] not in ("compare", "cake")}
     boxes = [
         {"name": n, "text": step(n), "below": duration(r.manifest["seconds"]), "paint": colour(n)}
         for n, r in drawn.items()

@@ -42,6 +42,23 @@ def checks(c: Comparison | None, reward: Mapping[str, Any]) -> list[dict[str, An
     return found
 
 
+def dialogue(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Claims on conversations of several turns, from `talks.table`; none where nobody was tuned on any."""
+    claims = {
+        ("dialogue", "sft"): "Tuned on conversations, a model answers follow-up questions better than SFT",
+        ("dialogue", "dialogue_blind"): "It is the turns before that do it: without them the same tuning falls short",
+    }
+    return [
+        _claim(
+            claims[pair],
+            r["difference_ci"] is not None and r["difference_ci"][0] > 0,
+            f"gold {interval(r['difference'], r['difference_ci'], '+.2f')}",
+        )
+        for r in rows
+        if r["what"] == "all" and (pair := (r["author"], r["against"])) in claims
+    ]
+
+
 def _claim(claim: str, holds: bool, figure: str) -> dict[str, Any]:
     return {"claim": claim, "holds": bool(holds), "figure": figure}
 

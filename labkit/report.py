@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings, runs, sections, theme
+from labkit import costs, findings, runs, sections, talks, theme
 from labkit.compare import CONTROLS, Comparison, join, scores_known
 from labkit.markup import Html
 from labkit.runs import Run
@@ -61,6 +61,7 @@ def _ladder(
     name: str, runs: Mapping[str, Run], digest: str, seed: int, split: str, c: Comparison | None
 ) -> dict[str, Any]:
     reward = measured(runs["reward"], split) if "reward" in runs else {}
+    talk = talks.join(runs.values(), split=split, seed=seed, samples=c.samples if c else 2000)
     return {
         "recipe": name,
         "recipe_digest": digest,
@@ -70,7 +71,9 @@ def _ladder(
         "notice": c.notice if c else "",
         "rows": c.rows() if c else [],
         "reward": reward,
-        "checks": findings.checks(c, reward),
+        "checks": findings.checks(c, reward) + findings.dialogue(talks.table(talk)),
+        "cost": costs.blocks(runs),
+        "dialogue": talks.table(talk),
     }
 
 
@@ -141,6 +144,9 @@ def _sections(runs: Mapping[str, Run], content: Mapping[str, Any], c: Comparison
     if content["reward"]:
         yield sections.reward(content["reward"], measured(runs["judge"], content["split"]) if "judge" in runs else {})
     yield from sections.optimisation(c, rows, runs)
+    if content["dialogue"]:
+        follow = talks.join(runs.values(), split=content["split"], by="follow", seed=content["seed"])
+        yield sections.dialogue(content["dialogue"], follow)
     yield sections.cake(runs)
     yield from sections.training(runs, CURVES)
     if c:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labkit import charts, drawings, show, theme
+from labkit import charts, drawings, pyramid, show, theme
 from labkit.compare import CONTROLS, Comparison
 from labkit.markup import Html
 from labkit.runs import Run
@@ -149,13 +149,31 @@ def optimisation(c: Comparison | None, rows: Sequence[Mapping[str, Any]], runs: 
         yield Section("optimisation", "Climbing a proxy", lead, tuple(blocks))
 
 
+def dialogue(rows: Sequence[Mapping[str, Any]], c: Comparison) -> Section:
+    """Conversations of two and three turns: who answers the last question better, and whether the earlier turns are why."""
+    shown = [{**r, "pair": f"{theme.label(r['author'])} against {theme.label(r['against'])}"} for r in rows]
+    heads = {"pair": "", "what": "", "n": "conversations", "gold": "gold", "gold_of_other": "of the other", "difference": "difference", "wins": "wins"}  # fmt: skip
+    formats = {"gold": ".2f", "gold_of_other": ".2f", "difference": "+.2f", "wins": ".0%"}
+    blocks: list[Figure | Html] = [show.table(shown, heads, formats)]
+    blocks.append(Figure.of("dialogues", charts.by_kind(c.by_kind())))
+    blocks += [_example(e, c.authors, e["why"].replace("_", " "), n=1) for e in c.best_examples(4)]
+    lead = (
+        "The last question of these conversations means something only by what was said before: “And where does it live?” The blind "
+        "control was tuned on the same conversations and hears their last turn alone: what it lacks is what the context is worth."
+    )
+    return Section("dialogue", "Going on talking", lead, tuple(blocks))
+
+
 def cake(runs: Mapping[str, Run]) -> Section:
     """What each stage was given to learn from."""
     lead = (
         "Yann LeCun’s cake: self-supervised learning is the cake, supervised learning the icing, reinforcement learning the "
-        "cherry. A token of text can tell at most log₂ of the vocabulary in bits, a preference between two answers one bit."
+        "cherry. A token of text can tell at most log₂ of the vocabulary in bits, a preference between two answers one bit. Operations: "
+        "6 a weight and token of training, 2 of writing or scoring, embeddings not counted. Then who wrote what each model learned to "
+        "predict: after pretraining hardly any of it is the web. Where pairs are compared, half of the text is what it learned to avoid."
     )
-    return Section("cake", "The cake", lead, (Figure.of("cake", charts.cake(runs)),))
+    drawn = (Figure.of("cake", charts.cake(runs)), Figure.of("authors", charts.authors(runs)))
+    return Section("cake", "The cake", lead, (*drawn, show.table(pyramid.rows(runs), pyramid.COLUMNS)))
 
 
 def training(runs: Mapping[str, Run], keys: Mapping[str, Sequence[str]]) -> Iterator[Section]:

@@ -272,8 +272,10 @@ def map(lab: Lab) -> Html:  # noqa: A001
                 "hollow": not run,
             }
         )
-    edges = [(p, n) for n, node in stages.GRAPH.items() for p in node.parents if n != "compare"]
-    drawn = drawings.graph([b for b in boxes if b["name"] != "compare"], edges, title="the map of the lab")
+    edges = [(p, n) for n, node in stages.GRAPH.items() for p in node.parents if n not in ("compare", "cake")]
+    drawn = drawings.graph(
+        [b for b in boxes if b["name"] not in ("compare", "cake")], edges, title="the map of the lab"
+    )
     listed = table(rows)
     return Html(
         f'<div style="overflow-x:auto">{drawings.image(drawn, alt="the map of the lab")}</div>{listed.html}',

@@ -69,6 +69,12 @@ class Source(Protocol):
     def lessons(self, principles: Sequence[str], count: int) -> list[Lesson]:
         """Up to `count` answers that break one of these principles, each with a better one; none where nobody wrote any."""
 
+    def dialogues(self, split: str) -> list[Prompt]:
+        """Prompts of several turns, whose last question leans on what was said before; empty where there are none."""
+
+    def dialogue_demonstrations(self) -> list[Answer]:
+        """Answers to imitate, to the training ones of these."""
+
     def few_shot(self) -> str:
         """A text with one `{prompt}` that shows a base model what answering looks like."""
 
@@ -152,6 +158,14 @@ class Files:
     def lessons(self, principles: Sequence[str], count: int) -> list[Lesson]:
         """None: a critic of real data is a model that is shown the principles."""
         return []
+
+    def dialogues(self, split: str) -> list[Prompt]:
+        """The prompts of more than one user's turn, which `prompts` gives too."""
+        return [p for p in self.prompts(split) if _turns(p) > 1]
+
+    def dialogue_demonstrations(self) -> list[Answer]:
+        """Those demonstrations that answer a prompt of more than one user's turn."""
+        return [d for d in self.demonstrations() if _turns(d.prompt) > 1]
 
     def few_shot(self) -> str:
         """Two short demonstrations, then the question."""
@@ -261,6 +275,10 @@ def _entry(found: dict[str, _Asked], example: formats.Example, kind: str) -> _As
     """What is known of the example's prompt so far; equal prompts are one."""
     key = digest([[m["role"], _normal(m["content"])] for m in example.messages], 10)
     return found.setdefault(key, _Asked(example.messages, kind))
+
+
+def _turns(prompt: Prompt) -> int:
+    return sum(m["role"] == "user" for m in prompt.messages)
 
 
 def _normal(text: str) -> str:

@@ -45,6 +45,9 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "prefix":       ("prefix",            "#6a86c9"),
     "rloo":         ("RLOO",              "#d2556b"),
     "grpo":         ("GRPO",              "#c2789a"),
+    "dialogue":     ("dialogue",          "#3f9a4f"),
+    "dialogue_blind": ("dialogue, blind", "#7f9c5f"),
+    "cake":         ("the cake",          "#858d98"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on
@@ -109,7 +112,7 @@ def interval(value: Any, ci: Any, spec: str = ".2f") -> str:
 
 def short(value: float) -> str:
     """A large figure in few letters: `2.6 M`, `310 k`, `42`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g} {letter}".replace("-", "−")
     return number(value)

@@ -20,7 +20,23 @@ FLOORS = {
         ("feedback.session", "feedback.items", "feedback.letters", "feedback.book", "feedback.agreement"), 1
     ),
     **dict.fromkeys(("theme", "markup", "drawings", "canvas", "curves"), 1),
-    **dict.fromkeys(("compare", "arena", "exercises", "effect", "charts", "findings", "sections", "report", "live"), 2),
+    **dict.fromkeys(
+        (
+            "compare",
+            "arena",
+            "exercises",
+            "effect",
+            "charts",
+            "findings",
+            "sections",
+            "report",
+            "live",
+            "costs",
+            "pyramid",
+            "talks",
+        ),
+        2,
+    ),
     **dict.fromkeys(("losses", "chat", "pieces", "world", "sources", "formats", "datafiles", "gguf"), 3),
     **dict.fromkeys(
         (
@@ -40,7 +56,7 @@ FLOORS = {
         ),
         4,
     ),
-    **dict.fromkeys(("stages", "ask", "microscope", "heldout", "retrain"), 5),
+    **dict.fromkeys(("stages", "converse", "ask", "microscope", "heldout", "retrain"), 5),
     **dict.fromkeys(
         ("schedule", "progress", "kernel", "failures", "upkeep", "pipeline", "tables", "jupyter", "bench", "page"), 6
     ),

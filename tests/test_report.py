@@ -71,7 +71,19 @@ def test_ladder_json_is_the_same_each_time(made, tmp_path):
     first = (page.parent / "ladder.json").read_bytes()
     assert (again.parent / "ladder.json").read_bytes() == first
     content = json.loads(first)
-    assert list(content) == ["recipe", "recipe_digest", "seed", "split", "score", "notice", "rows", "reward", "checks"]
+    assert list(content) == [
+        "recipe",
+        "recipe_digest",
+        "seed",
+        "split",
+        "score",
+        "notice",
+        "rows",
+        "reward",
+        "checks",
+        "cost",
+        "dialogue",
+    ]
     assert content["rows"][0]["n_prompts"] == 70 and content["split"] == "test" and content["score"] == "gold"
     direct = report.ladder("tiny", runs, "0123456789ab", 1, bootstrap=500)
     assert json.loads(json.dumps(direct)) == content

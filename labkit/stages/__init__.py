@@ -70,6 +70,8 @@ GRAPH: dict[str, Node] = Graph({
     "prefix":       Node(("pretrain",),              "03_prompting",   "soft_prompt", "the base model behind learned keys and values", {"method": "prefix"}),
     "rloo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: next to the others' mean"),
     "grpo":         Node(("sft", "reward"),          "15_rloo_grpo",   "rloo",        "RL without a value network: in the group's own unit", {"method": "grpo"}),
+    "dialogue":     Node(("sft",),                   "16_dialogue",    "dialogue",    "conversations of two and three turns"),
+    "dialogue_blind": Node(("sft", "dialogue"),      "16_dialogue",    "dialogue",    "control: the same, hearing only the last turn", {"blind": True}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -95,8 +97,11 @@ GRAPH: dict[str, Node] = Graph({
         "prefix",
         "rloo",
         "grpo",
+        "dialogue",
+        "dialogue_blind",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
+    "cake":         Node(("compare",),               "17_cake",        "cake",        "what every stage cost, and who wrote its text"),
 })
 # fmt: on
 
@@ -117,7 +122,9 @@ STAGES = (
     "prompt_search",
     "soft_prompt",
     "rloo",
+    "dialogue",
     "compare",
+    "cake",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labkit.job import Job
 
 VERSION = 1
+TEXT_BY: dict[str, float] = {}  # nothing is trained
 
 
 class Settings(Section):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labkit.job import Job
 
 VERSION = 1
+TEXT_BY: dict[str, float] = {}
 
 
 class Settings(Section):

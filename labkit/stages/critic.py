@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from labkit.world.principles import Lesson
 
 VERSION = 1
+TEXT_BY: dict[str, float] = {"people's lessons": 1.0}
 
 
 class Settings(Section):

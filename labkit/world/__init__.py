@@ -12,9 +12,10 @@ from functools import cached_property
 
 from labkit.errors import LabError
 from labkit.records import SPLITS, Answer, Pair, Prompt, digest
+from labkit.world import dialogues, gold, replies
 from labkit.world.answers import PRACTICAL, QUALITIES, answer
 from labkit.world.combinations import SHARES, Combination, everything, split_of
-from labkit.world.gold import grade
+from labkit.world.dialogues import Dialogue
 from labkit.world.lexicon import fingerprint
 from labkit.world.pages import Pages
 from labkit.world.principles import Lesson, lessons
@@ -34,6 +35,7 @@ class World:
         self._combinations = everything()
         self._split = split_of(self._combinations, seed)
         self._prompts: dict[str, list[Prompt]] = {}
+        self._dialogues: dict[str, list[tuple[Prompt, Dialogue]]] = {}
         self._of: dict[str, Combination] = {}  # a train prompt's id → what it asks
 
     def digest(self) -> str:
@@ -147,7 +149,21 @@ class World:
 
     def grade(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[float, dict[str, float | None]]:
         """Gold utility of an answer (about −5 to 3) and its measured qualities, 0 or 1, None where not asked."""
-        return grade(prompt, text, ended=ended)
+        return (replies if "follow" in prompt.meta else gold).grade(prompt, text, ended=ended)
+
+    def dialogues(self, split: str) -> list[Prompt]:
+        """Conversations of two and three turns; `meta["means"]` says what the last one asks, `meta["follow"]` how it goes on."""
+        return [prompt for prompt, _ in self._talks(split)]
+
+    def dialogue_demonstrations(self) -> list[Answer]:
+        """Answers to the training conversations, by people as they are."""
+        return replies.demonstrations(self, self._talks("train"))
+
+    def _talks(self, split: str) -> list[tuple[Prompt, Dialogue]]:
+        _check(split)
+        if split not in self._dialogues:
+            self._dialogues[split] = [(talk.prompt(split), talk) for talk in dialogues.write(self, split)]
+        return self._dialogues[split]
 
     def pairs(self, split: str) -> list[Pair]:
         """None: the world records no preferences; annotators judge answers anew."""
