@@ -98,10 +98,11 @@ class Answerer:
         return (recognise(text) if recognise else None) or Prompt.of(text.strip(), kind="typed")
 
     def _query(self, tokenizer: Any, prompt: Prompt, room: int) -> list[int]:
-        from labkit import chat
+        from labkit import chat, tasks
 
         context = recipe(self.run)["model"]["context"]
         if not self._plain:
+            prompt = tasks.put(self.run, prompt)
             return chat.prompt_ids(tokenizer, prompt, room=room, context=context)
         template = "{prompt}\n"
         if self._plain == "prompted":

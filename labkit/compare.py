@@ -24,6 +24,12 @@ CONTROLS = (
     "feedme_random",
     "expert_random",
     "sl_cai_lessons",
+    "sft_mixed",
+    "sft_closed",
+    "sft_task",
+    "sft_held_out",
+    "sft_definitions",
+    "sft_lora",
 )
 LADDER = (
     "pretrain",

@@ -40,6 +40,12 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
+    "sft_mixed":    ("all tasks",         "#5b8bb5"),
+    "sft_closed":   ("closed tasks",      "#b0766a"),
+    "sft_task":     ("one task",          "#8f8440"),
+    "sft_held_out": ("unseen tasks",      "#7d83a8"),
+    "sft_definitions": ("with definitions", "#3f9188"),
+    "sft_lora":     ("LoRA",              "#a877b8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

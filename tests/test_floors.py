@@ -28,6 +28,7 @@ FLOORS = {
             "training",
             "imitation",
             "constitution",
+            "tasks",
             "contrast",
             "tokenwise",
             "answers",

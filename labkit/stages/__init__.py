@@ -65,6 +65,12 @@ GRAPH: dict[str, Node] = Graph({
     "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
     "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
     "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
+    "sft_mixed":    Node(("pretrain",),              "14_instruction_tuning", "instruct", "instruction tuning on a weighted mixture of tasks"),
+    "sft_closed":   Node(("pretrain",),              "14_instruction_tuning", "instruct", "control: closed, short-answer tasks alone", {"tasks": "closed"}),
+    "sft_task":     Node(("pretrain",),              "14_instruction_tuning", "instruct", "control: one task alone, for as many steps", {"tasks": "one"}),
+    "sft_held_out": Node(("pretrain",),              "14_instruction_tuning", "instruct", "control: some tasks never shown", {"tasks": "seen"}),
+    "sft_definitions": Node(("pretrain",),           "14_instruction_tuning", "instruct", "control: the same, with a definition before each question", {"tasks": "seen", "definitions": True}),
+    "sft_lora":     Node(("pretrain",),              "14_instruction_tuning", "instruct", "control: low-rank adapters in place of all weights", {"lora": True}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -85,6 +91,12 @@ GRAPH: dict[str, Node] = Graph({
         "sl_cai",
         "sl_cai_lessons",
         "rlaif",
+        "sft_mixed",
+        "sft_closed",
+        "sft_task",
+        "sft_held_out",
+        "sft_definitions",
+        "sft_lora",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
@@ -104,6 +116,7 @@ STAGES = (
     "critic",
     "constitutional",
     "ai_preferences",
+    "instruct",
     "compare",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these
