@@ -170,3 +170,15 @@ def _figures(c: Comparison, groups: Mapping[str, str], values: Any) -> dict[str,
         found[group], found[f"{group}_ci"] = c.interval(values[chosen])
         found[f"{group}_n"] = int(chosen.sum())
     return found
+
+
+def listed(demonstrations: Iterable[Answer], groups: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The kinds of prompt by group: rows of group, kind, demonstrations, and the median number of words of their answers."""
+    words: dict[str, list[int]] = {}
+    for a in demonstrations:
+        words.setdefault(a.prompt.kind, []).append(len(a.text.split()))
+    rows = [
+        {"group": groups[kind], "kind": kind, "demonstrations": len(n), "words": statistics.median(n)}
+        for kind, n in words.items()
+    ]
+    return sorted(rows, key=lambda row: (GROUPS.index(row["group"]), row["kind"]))

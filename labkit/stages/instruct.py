@@ -51,14 +51,14 @@ class Settings(Section):
     lora: bool = Field(False, description="whether low-rank adapters are trained in place of all weights")
     rank: int = Field(8, ge=1, description="of the adapters; 8 to 64, more for what the model has never seen")
     demonstrations: int = Field(
-        3200, ge=1, description="demonstrations an epoch, of whatever tasks; repeated where there are fewer"
+        4000, ge=1, description="demonstrations an epoch, of whatever tasks; repeated where there are fewer"
     )
-    epochs: int = Field(2, ge=1, description="times that each is read")
+    epochs: int = Field(1, ge=1, description="times that each is read")
     batch: int = Field(16, ge=1, description="demonstrations a step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak rate; 1e-5 to 2e-5 for models of billions of weights")
     lora_rate: float = Field(
-        6e-3, gt=0, description="peak rate of adapters; 1e-4 to 3e-4 for models of billions of weights"
+        1.2e-2, gt=0, description="peak rate of adapters; 1e-4 to 3e-4 for models of billions of weights"
     )
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
 
