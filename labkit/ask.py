@@ -102,8 +102,7 @@ class Answerer:
 
         context = recipe(self.run)["model"]["context"]
         if not self._plain:
-            prompt = tasks.put(self.run, prompt)
-            return chat.prompt_ids(tokenizer, prompt, room=room, context=context)
+            return chat.prompt_ids(tokenizer, tasks.put(self.run, prompt), room=room, context=context)
         template = "{prompt}\n"
         if self._plain == "prompted":
             source = self.source()
