@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from labkit import chat, models, sampling
 from labkit.job import Job
 from labkit.records import Answer, Prompt, to_json
+
+Put = Callable[[Prompt], Prompt]  # a prompt → the same, as a model is asked it: with a definition before the question
 
 
 def evaluation_prompts(job: Job) -> list[Prompt]:
@@ -27,15 +29,16 @@ def answer(
     reference: Any = None,
     reward: Any = None,
     template: str | None = None,
+    put: Put | None = None,
 ) -> list[Answer]:
     """Answer the evaluation prompts and append to `answers.jsonl`, with gold, KL to `reference` and the proxy's reward.
 
     `template` is plain text with one `{prompt}` for a base model that knows no chat template; its answer ends at the first
-    line break. `reference` is a model (KL is the k1 estimate summed over the answer's tokens), "self" where KL is 0 by
+    line break. `put` changes how a prompt is put to the model; stored, graded and joined is the prompt itself. `reference` is a model (KL is the k1 estimate summed over the answer's tokens), "self" where KL is 0 by
     definition, or None.
     """
     prompts = evaluation_prompts(job)
-    answers = write_answers(job, model, tokenizer, prompts, template=template, author=author, seed=job.seed)
+    answers = write_answers(job, model, tokenizer, prompts, template=template, put=put, author=author, seed=job.seed)
     texts, ids = [a for a, _, _ in answers], [(p, s) for _, p, s in answers]
     queries, samples = [p for p, _ in ids], [s.ids for _, s in ids]
     kls: Sequence[float | None] = [None] * len(texts)
@@ -53,14 +56,19 @@ def answer(
     return done
 
 
-def evaluate(job: Job, model: Any, tokenizer: Any, *, reward: Any = None) -> None:
-    """How a tuned policy is measured: its answers, with KL to the SFT run it came from, and what it is worth on web text."""
-    reference: Any = "self"
+def evaluate(
+    job: Job, model: Any, tokenizer: Any, *, reward: Any = None, put: Put | None = None, kl: bool = True
+) -> None:
+    """How a tuned policy is measured: its answers, with KL to the SFT run it came from, and what it is worth on web text.
+
+    Without `kl` there is none: for a policy that neither is an SFT run nor came from one.
+    """
+    reference: Any = "self" if kl else None
     with job.phase("answer"):
         if "sft" in job.parents:
             load = {"device": job.device, "dtype": job.recipe["model"].dtype}
             reference, _ = models.load(job.parents["sft"].model, **load)
-        answer(job, model, tokenizer, author=job.name, reference=reference, reward=reward)
+        answer(job, model, tokenizer, author=job.name, reference=reference, reward=reward, put=put)
         job.summary["web_nll"] = web_nll(job, model, tokenizer)
 
 
@@ -81,13 +89,14 @@ def glance(job: Job, model: Any, tokenizer: Any, *, round_: int) -> dict[str, An
 
 def write_answers(
     job: Job, model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, author: str, seed: int, template: str | None = None,
-    n: int | None = None,
+    n: int | None = None, put: Put | None = None,
 ) -> list[tuple[Answer, list[int], sampling.Sample]]:  # fmt: skip
     """`n` ungraded answers to each prompt, each with the tokens that it was asked by and answered with."""
     how = job.recipe["answers"]
     context = job.recipe["model"].context
     if template is None:
-        queries = [chat.prompt_ids(tokenizer, p, room=how.max_tokens, context=context) for p in prompts]
+        asked = [put(p) for p in prompts] if put else prompts
+        queries = [chat.prompt_ids(tokenizer, p, room=how.max_tokens, context=context) for p in asked]
     else:
         filled = [template.replace("{prompt}", p.text) for p in prompts]
         queries = [chat.text_ids(tokenizer, t, room=how.max_tokens, context=context) for t in filled]

@@ -99,11 +99,11 @@ class Answerer:
         return (recognise(text) if recognise else None) or Prompt.of(text.strip(), kind="typed")
 
     def _query(self, tokenizer: Any, prompt: Prompt, room: int) -> list[int]:
-        from labkit import chat
+        from labkit import chat, tasks
 
         context = recipe(self.run)["model"]["context"]
         if not self._plain:
-            return chat.prompt_ids(tokenizer, prompt, room=room, context=context)
+            return chat.prompt_ids(tokenizer, tasks.put(self.run, prompt), room=room, context=context)
         template = self.template or "{prompt}\n"
         if self._plain == "prompted" and not self.template:
             source = self.source()

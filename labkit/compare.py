@@ -25,6 +25,12 @@ CONTROLS = (
     "expert_random",
     "sl_cai_lessons",
     "dialogue_blind",
+    "sft_mixed",
+    "sft_closed",
+    "sft_task",
+    "sft_held_out",
+    "sft_definitions",
+    "sft_lora",
 )
 LADDER = (
     "pretrain",

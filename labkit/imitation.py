@@ -46,10 +46,11 @@ def loss(model: Any, batch: dict[str, Any], num_items_in_batch: Any = None) -> A
     return -sampling.collated_logps(model, batch, counts).sum() / (num_items_in_batch or counts.sum())
 
 
-def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
+def trainer(job: Job, model: Any, tokenizer: Any, rows: Any, *, lora: int = 0, **more: Any) -> Any:
     """TRL's SFTTrainer, with `loss` in the place that transformers' Trainer keeps for it.
 
-    The job's settings give `epochs`, `batch`, `accumulate` and `learning_rate`.
+    The job's settings give `epochs`, `batch`, `accumulate` and `learning_rate`; `more` goes on top of them. `lora` is a rank
+    of adapters in place of the recipe's.
     """
     from trl import SFTConfig, SFTTrainer
 
@@ -61,8 +62,9 @@ def trainer(job: Job, model: Any, tokenizer: Any, rows: Any) -> Any:
         ) -> Any:
             return loss(model, inputs, num_items_in_batch)
 
-    config = SFTConfig(**training.arguments(job, rows=len(rows), completion_only_loss=True))
+    settings = job.recipe["model"].model_copy(update={"lora": lora} if lora else {})
+    config = SFTConfig(**training.arguments(job, rows=len(rows), completion_only_loss=True, **more))
     return Trainer(
         model=model, args=config, train_dataset=rows, processing_class=tokenizer,
-        peft_config=models.lora(job.recipe["model"]), callbacks=[training.Log(job)],
+        peft_config=models.lora(settings), callbacks=[training.Log(job)],
     )  # fmt: skip

@@ -48,6 +48,12 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "dialogue":     ("dialogue",          "#3f9a4f"),
     "dialogue_blind": ("dialogue, blind", "#7f9c5f"),
     "cake":         ("the cake",          "#858d98"),
+    "sft_mixed":    ("all tasks",         "#5b8bb5"),
+    "sft_closed":   ("closed tasks",      "#b0766a"),
+    "sft_task":     ("one task",          "#8f8440"),
+    "sft_held_out": ("unseen tasks",      "#7d83a8"),
+    "sft_definitions": ("with definitions", "#3f9188"),
+    "sft_lora":     ("LoRA",              "#a877b8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

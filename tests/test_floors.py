@@ -46,6 +46,7 @@ FLOORS = {
             "constitution",
             "prompting",
             "prefixes",
+            "tasks",
             "contrast",
             "tokenwise",
             "answers",
