@@ -24,10 +24,15 @@ CONTROLS = (
     "feedme_random",
     "expert_random",
     "sl_cai_lessons",
+    "self_instruct_seeds",
+    "textbook_web",
 )
 LADDER = (
     "pretrain",
     "prompted",
+    "textbook",
+    "self_instruct",
+    "unnatural",
     "sft",
     "best_of_n",
     "feedme",

@@ -40,6 +40,11 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sl_cai_lessons": ("SL-CAI, lessons", "#9fc9c1"),
     "ai_preferences": ("AI preferences",  "#b08bc9"),
     "rlaif":        ("RLAIF",             "#2f7fa8"),
+    "self_instruct": ("Self-Instruct",    "#a8703c"),
+    "self_instruct_seeds": ("seeds alone", "#b58a66"),
+    "unnatural":    ("Unnatural",         "#8f7a2e"),
+    "textbook":     ("textbook base",     "#6c7fc0"),
+    "textbook_web": ("plain-web base",    "#8b93b8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

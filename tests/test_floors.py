@@ -31,6 +31,8 @@ FLOORS = {
             "contrast",
             "tokenwise",
             "answers",
+            "reading",
+            "synthetic",
             "models",
             "job",
             "lab",

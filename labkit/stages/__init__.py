@@ -65,6 +65,11 @@ GRAPH: dict[str, Node] = Graph({
     "sl_cai_lessons": Node(("sft", "critic"),        "10_rlaif",       "constitutional", "control: imitating the critic's lessons themselves", {"imitate": "lessons"}),
     "ai_preferences": Node(("sft", "critic", "preferences"), "10_rlaif", "ai_preferences", "the critic's preferences for the answers that people ranked"),
     "rlaif":        Node(("sft", "ai_preferences"),  "10_rlaif",       "dpo",         "DPO on a model's preferences instead of people's"),
+    "self_instruct": Node(("pretrain",),             "12_self_instruct", "self_instruct", "tuned on instructions and answers that the base wrote itself"),
+    "self_instruct_seeds": Node(("pretrain",),       "12_self_instruct", "self_instruct", "control: the seeds alone, over and over", {"method": "seeds"}),
+    "unnatural":    Node(("pretrain", "self_instruct"), "12_self_instruct", "self_instruct", "each of those instructions in other words as well", {"method": "unnatural"}),
+    "textbook":     Node(("pretrain", "sft"),        "12_self_instruct", "textbook",    "a small base from half web, half model-written exercises"),
+    "textbook_web": Node(("pretrain",),              "12_self_instruct", "textbook",    "control: as many tokens of plain web", {"share": 0.0}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((
         "pretrain",
@@ -85,6 +90,11 @@ GRAPH: dict[str, Node] = Graph({
         "sl_cai",
         "sl_cai_lessons",
         "rlaif",
+        "self_instruct",
+        "self_instruct_seeds",
+        "unnatural",
+        "textbook",
+        "textbook_web",
         "judge",
     ), "13_compare", "compare", "every model on the same prompts", {}, True),
 })
@@ -104,6 +114,8 @@ STAGES = (
     "critic",
     "constitutional",
     "ai_preferences",
+    "self_instruct",
+    "textbook",
     "compare",
 )
 VOTE_MAKERS = ("preferences", "ai_preferences")  # a stage that reads votes reads those of its parent among these

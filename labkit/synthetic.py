@@ -1,0 +1,147 @@
+"""Text that a model writes to be trained on: continuing plain text, telling whether a line is new, and wording it anew.
+
+Self-Instruct, Unnatural Instructions and textbooks share this; who wrote what, and what is trained on it, is each stage's affair.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.records import Answer
+
+if TYPE_CHECKING:
+    from labkit.job import Job
+
+WORDS = 60  # of an instruction, at most: its words are the bits of one number
+LISTED, ANSWERED = "Questions:", "Questions and answers:"  # how a list of questions, and a page of answers, begins
+
+
+def words(text: str) -> list[str]:
+    """Its words in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def normal(text: str) -> str:
+    """The text without differences of case and spacing."""
+    return " ".join(text.casefold().split())
+
+
+class Seen:
+    """Texts that stand already, and how like them a new one is, all at once.
+
+    ROUGE-L is F₁ of the longest common subsequence: 2·LCS / (words here + words there). The sequence's length is found with
+    one addition a word (Hyyrö 2004): after each word of the new text, the zeros of `row` are the lengths reached.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._rows: np.ndarray = np.full((64, WORDS), -1, dtype=np.int64)
+        self._lengths: np.ndarray = np.zeros(64, dtype=np.int64)
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        """One more, by its first WORDS words."""
+        mine, at = words(text)[:WORDS], len(self.texts)
+        if at == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.full_like(self._rows, -1)])
+            self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
+        self._rows[at, : len(mine)] = [self._numbers.setdefault(w, len(self._numbers)) for w in mine]
+        self._lengths[at] = len(mine)
+        self.texts.append(text)
+
+    def rouge_l(self, text: str) -> np.ndarray:
+        """(N,): ROUGE-L of the text with each of the N texts, 0 to 1."""
+        rows, lengths = self._rows[: len(self.texts)], self._lengths[: len(self.texts)]
+        bits = np.uint64(1) << np.arange(WORDS, dtype=np.uint64)
+        row: np.ndarray = np.full(len(rows), 2**64 - 1, dtype=np.uint64)
+        mine = words(text)[:WORDS]
+        for word in mine:
+            match = ((rows == self._numbers.get(word, -2)) * bits).sum(1, dtype=np.uint64)
+            row = (row + (row & match)) | (row & ~match)
+        inside = (np.uint64(1) << lengths.astype(np.uint64)) - np.uint64(1)
+        return 2 * np.bitwise_count(~row & inside) / np.maximum(1, lengths + len(mine))
+
+    def nearest(self, text: str) -> tuple[float, str]:
+        """How like the text is to the one that it is most like, and which that is; 0 and nothing where there is none."""
+        if not self.texts:
+            return 0.0, ""
+        likeness = self.rouge_l(text)
+        at = int(likeness.argmax())
+        return float(likeness[at]), self.texts[at]
+
+
+def survivors(texts: Sequence[str], seeds: Sequence[str], threshold: float) -> int:
+    """How many of the texts, one after the other, are less like all before them than `threshold`."""
+    seen = Seen(seeds)
+    for text in texts:
+        if seen.nearest(text)[0] < threshold:
+            seen.add(text)
+    return len(seen.texts) - len(seeds)
+
+
+def fitting(tokenizer: Any, head: str, shown: Sequence[str], tail: str, *, room: int, context: int) -> list[int]:
+    """Head, examples and tail as tokens, with as many of the examples as leave `room` tokens within the context."""
+    from labkit import chat
+
+    for first in range(len(shown) + 1):
+        ids = chat.text_ids(tokenizer, "\n".join([head, *shown[first:], tail]))
+        if len(ids) + room <= context:
+            break
+    return ids[: max(1, context - room)]
+
+
+def say(
+    job: Job, model: Any, tokenizer: Any, queries: Sequence[list[int]], *, n: int, temperature: float, seed: int, room: int
+) -> list[list[tuple[str, bool]]]:  # fmt: skip
+    """`n` continuations of each text of at most `room` tokens, and whether each came to its end."""
+    from labkit import chat, sampling
+
+    said = sampling.sample(
+        model, queries, n=n, end=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id, max_tokens=room,
+        temperature=temperature, seed=seed, batch=job.recipe["answers"].batch,
+    )  # fmt: skip
+    return [[(chat.decode(tokenizer, s.ids), s.ended) for s in mine] for mine in said]
+
+
+def splices(asked: str, others: Sequence[str], *, count: int, rng: random.Random) -> list[str]:
+    """Up to `count` other wordings: the beginning of another instruction, then the asked one from a word that both have.
+
+    `How do I paint a clock?` and `What is the best way to paint a hat?` give `What is the best way to paint a clock?`.
+    """
+    mine, found = asked.split(), dict[str, None]()
+    places: dict[str, list[int]] = defaultdict(list)
+    for at, word in enumerate(mine[:-1]):
+        places[word.lower()].append(at)
+    for other in rng.sample(list(others), len(others)):
+        theirs = other.split()
+        cuts = [(i, j) for i, word in enumerate(theirs) if i for j in places.get(word.lower(), ())]
+        for i, j in cuts[:1]:  # the first word that they share keeps most of what is asked
+            text = " ".join([*theirs[:i], *mine[j:]])
+            if normal(text) != normal(asked):
+                found[text] = None
+        if len(found) >= count:
+            break
+    return list(found)[:count]
+
+
+def mean_logps(model: Any, tokenizer: Any, before: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """(N,): nats a token that each text is worth to the model, the line break behind it included, after what stands before."""
+    from labkit import chat, sampling
+
+    queries = [chat.text_ids(tokenizer, b) for b in before]
+    scored = sampling.score_logps(model, queries, [chat.text_ids(tokenizer, f" {t}\n") for t in texts])
+    return np.array([float(s.mean()) for s in scored])
+
+
+def page(answers: Iterable[Answer], head: str = ANSWERED) -> str:
+    """Questions and their answers, one a line, as a page to read."""
+    lines = [f"Q: {a.prompt.text}\nA: {' '.join(a.text.split())}" for a in answers]
+    return "\n".join([head, *lines])
