@@ -260,10 +260,11 @@ def test_the_control_reads_the_seeds_alone_as_often(tok: Any, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_mix_and_control_start_alike_and_read_as_many_tokens(tok: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["base", "random"])
+def test_mix_and_control_start_alike_and_read_as_many_tokens(tok: Any, tmp_path: Path, first: str) -> None:
     begun, read = [], []
     for name in ("textbook", "textbook_web"):
-        job = tiny_lab.job(tmp_path, name, ROOM)
+        job = tiny_lab.job(tmp_path, name, {**ROOM, "textbook.start": first})
         for p in ("pretrain", "sft"):
             parent(job, p, tok)
         begun.append(textbook.start(job)[0].state_dict())
@@ -273,6 +274,8 @@ def test_mix_and_control_start_alike_and_read_as_many_tokens(tok: Any, tmp_path:
         assert job.summary["validation"]["web_nll"] > 0
         assert {a["author"] for a in read_jsonl(job.folder / "answers.jsonl")} == {name}
     assert read[0] == read[1] and all(torch.equal(begun[0][k], v) for k, v in begun[1].items())
+    base = models.load(job.parents["pretrain"].model, device="cpu")[0].state_dict()
+    assert all(torch.equal(base[k], v) for k, v in begun[0].items()) == (first == "base")
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ GRAPH: dict[str, Node] = Graph({
     "self_instruct": Node(("pretrain",),             "12_self_instruct", "self_instruct", "tuned on instructions and answers that the base wrote itself"),
     "self_instruct_seeds": Node(("pretrain",),       "12_self_instruct", "self_instruct", "control: the seeds alone, over and over", {"method": "seeds"}),
     "unnatural":    Node(("pretrain", "self_instruct"), "12_self_instruct", "self_instruct", "each of those instructions in other words as well", {"method": "unnatural"}),
-    "textbook":     Node(("pretrain", "sft"),        "12_self_instruct", "textbook",    "a small base from half web, half model-written exercises"),
+    "textbook":     Node(("pretrain", "sft"),        "12_self_instruct", "textbook",    "the base reads on: half web, half model-written exercises"),
     "textbook_web": Node(("pretrain",),              "12_self_instruct", "textbook",    "control: as many tokens of plain web", {"share": 0.0}),
     "judge":        Node(("sft", "preferences"),     "13_compare",     "reward",      "a reward model on the other half of the pairs", {"half": "second"}),
     "compare":      Node((

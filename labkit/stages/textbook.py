@@ -1,13 +1,14 @@
-"""Textbooks: a small model reads half plain web, half exercises with worked answers, as many tokens in all as of web alone.
+"""Textbooks: a base model reads on, half plain web, half exercises with worked answers, as many tokens in all as of web alone.
 
     L(θ) = −1/T Σ_t log π_θ(x_t | x_<t)      x ~ share · textbook + (1 − share) · web, at a given number of tokens
 
-in      the SFT run, which writes the textbook (its answers to training prompts: no person's and no program's); the plain web;
-        the pretrained run's tokenizer, so that nats a token can be compared
-out     a base model from random weights (where a pretrained one was given, that one, read on), asked through the few-shot template
-watch   the same tokens are worth more as an answerer; as a predictor of the web they may be worth less
-control share 0: the same random weights, the same number of tokens, plain web alone
-left out  a classifier that picks the instructive part of the web, code
+in      the pretrained run, to read on from; the SFT run, which writes the textbook (its answers to training prompts: no person's
+        and no program's); the plain web, of which the base has read most before
+out     a base model that was never shown a chat, asked through the few-shot template
+watch   the same tokens are worth more to an answerer; as a predictor of the web it may lose
+control share 0: the same start, the same number of tokens, plain web alone
+left out  a classifier that picks the instructive part of the web; code. The paper starts from random weights, as start "random"
+        does: within half a million tokens no model of this size learns to look back at the question, whatever it reads
 source  Gunasekar et al. (2023), Textbooks Are All You Need, section 2
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -33,7 +34,10 @@ HEAD = "Exercises with answers:"
 
 
 class Settings(Section):
-    tokens: int = Field(400_000, ge=1, description="tokens to read; the web's share and the textbook's together")
+    start: Literal["base", "random"] = Field(
+        "base", description="random weights want millions of tokens before the difference shows"
+    )
+    tokens: int = Field(250_000, ge=1, description="tokens to read; the web's share and the textbook's together")
     share: float = Field(0.5, ge=0, le=1, description="of the textbook among them; 0, the control, is plain web alone")
     exercises: int = Field(2500, ge=1, description="training prompts that the SFT model answers for the textbook")
     temperature: float = Field(0.5, gt=0, description="of those answers: below 1 it writes what it is surest of")
@@ -91,16 +95,16 @@ def dataset(job: Job, tokenizer: Any, web: list[str], book: list[str]) -> Any:
 
 
 def start(job: Job) -> tuple[Any, Any]:
-    """Random weights, the same for the mix and its control, or the pretrained model that the lab was given."""
+    """The base as it is, or random weights in its shape: the same ones for the mix and its control."""
     import transformers
 
     from labkit import models
 
     settings = job.recipe["model"]
     model, tokenizer = models.load(job.parents["pretrain"].model, device=job.device, dtype=settings.dtype)
-    if not settings.path:
+    if job.settings.start == "random":
         transformers.set_seed(job.recipe.seed)
-        model = models.fresh(settings, tokenizer).to(job.device)
+        model = type(model)(model.config).to(model.device, model.dtype)
     elif settings.lora:
         from peft import get_peft_model
 
