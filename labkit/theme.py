@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "self_instruct_seeds": ("seeds alone", "#b58a66"),
     "unnatural":    ("Unnatural",         "#8f7a2e"),
     "textbook":     ("textbook base",     "#6c7fc0"),
-    "textbook_web": ("plain-web base",    "#8b93b8"),
+    "textbook_web": ("more web",          "#8b93b8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on
