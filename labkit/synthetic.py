@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,19 +112,17 @@ def say(
 
 
 def splices(asked: str, others: Sequence[str], *, count: int, rng: random.Random) -> list[str]:
-    """Up to `count` other wordings: the beginning of another instruction, then the asked one from a word that both have.
+    """Up to `count` other wordings: the beginning of another instruction, then the asked one from two words that both have.
 
     `How do I paint a clock?` and `What is the best way to paint a hat?` give `What is the best way to paint a clock?`.
     """
     mine, found = asked.split(), dict[str, None]()
-    places: dict[str, list[int]] = defaultdict(list)
-    for at, word in enumerate(mine[:-1]):
-        places[word.lower()].append(at)
+    pairs = {pair: at for at, pair in reversed(list(enumerate(_pairs(mine))))}
     for other in rng.sample(list(others), len(others)):
         theirs = other.split()
-        cuts = [(i, j) for i, word in enumerate(theirs) if i for j in places.get(word.lower(), ())]
-        for i, j in cuts[:1]:  # the first word that they share keeps most of what is asked
-            text = " ".join([*theirs[:i], *mine[j:]])
+        cuts = [(i, pairs[p]) for i, p in enumerate(_pairs(theirs)) if i and p in pairs]
+        for i, at in cuts[:1]:  # the first words that they share keep most of what is asked
+            text = " ".join([*theirs[:i], *mine[at:]])
             if normal(text) != normal(asked):
                 found[text] = None
         if len(found) >= count:
@@ -132,13 +130,19 @@ def splices(asked: str, others: Sequence[str], *, count: int, rng: random.Random
     return list(found)[:count]
 
 
-def mean_logps(model: Any, tokenizer: Any, before: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """(N,): nats a token that each text is worth to the model, the line break behind it included, after what stands before."""
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    return [(a.lower(), b.lower()) for a, b in pairwise(words)]
+
+
+def text_logps(
+    model: Any, tokenizer: Any, before: Sequence[str], texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """log π of each text, the line break behind it included, after what stands before, in nats: all of it (N,), and a token (N,)."""
     from labkit import chat, sampling
 
     queries = [chat.text_ids(tokenizer, b) for b in before]
     scored = sampling.score_logps(model, queries, [chat.text_ids(tokenizer, f" {t}\n") for t in texts])
-    return np.array([float(s.mean()) for s in scored])
+    return np.array([float(s.sum()) for s in scored]), np.array([float(s.mean()) for s in scored])
 
 
 def page(answers: Iterable[Answer], head: str = ANSWERED) -> str:

@@ -141,31 +141,35 @@ def test_a_splice_is_the_beginning_of_one_and_the_rest_of_the_other() -> None:
     assert synthetic.splices("Who sleeps?", others, count=5, rng=random.Random(0)) == []
 
 
-def test_mean_logps_are_those_of_the_whole_model(tok: Any) -> None:
+def test_text_logps_are_those_of_the_whole_model(tok: Any) -> None:
     model = tiny_lab.policy(tok)
-    found = synthetic.mean_logps(model, tok, ["The heron eats", "Why"], ["fish", "the quiet hill"])
+    whole, found = synthetic.text_logps(model, tok, ["The heron eats", "Why"], ["fish", "the quiet hill"])
     for before, text, value in zip(["The heron eats", "Why"], ["fish", "the quiet hill"], found, strict=True):
         first, then = (tok(t, add_special_tokens=False)["input_ids"] for t in (before, f" {text}\n"))
         logits = model(input_ids=torch.tensor([first + then])).logits[0, len(first) - 1 : -1]
         assert value == pytest.approx(-torch.nn.functional.cross_entropy(logits, torch.tensor(then)).item(), abs=1e-4)
+        assert whole[0] == pytest.approx(found[0] * len(tok(" fish\n")["input_ids"]), abs=1e-4)
 
 
-def test_a_wording_is_kept_only_if_it_calls_for_the_same_answer(tmp_path: Path, tok: Any, monkeypatch: Any) -> None:
-    """Each wording's answer loses .05, .5 nats a token; one leaks; one is an instruction that stands already."""
-    rows = [{"instruction": f"{n} mend a {n}?", "answer": n} for n in ("one", "two", "three", "four")]
-    wordings = {"one": "ONE", "two": "TWO", "three": "held out", "four": "one mend a one?"}
+def test_a_wording_is_kept_only_if_it_reads_well_and_calls_for_the_same_answer(
+    tmp_path: Path, tok: Any, monkeypatch: Any
+) -> None:
+    """Answers lose .05 and .5 nats a token; one wording leaks, one stands already, one is 3 nats less likely than its own."""
+    rows = [{"instruction": f"{n} mend a {n}?", "answer": n} for n in ("one", "two", "three", "four", "five")]
+    wordings = {"one": "ONE", "two": "TWO", "three": "held out", "four": "one mend a one?", "five": "FIVE"}
     monkeypatch.setattr(synthetic, "splices", lambda t, *a, **k: [wordings[t.split()[0]]])
     monkeypatch.setattr(answers, "evaluation_prompts", lambda job: [Prompt.of("Held  OUT")])
     lost = {"ONE": 0.05, "TWO": 0.5}
 
-    def worth(model: Any, tokenizer: Any, before: list[str], texts: list[str]) -> np.ndarray:
-        return np.array([-max([v for k, v in lost.items() if k in b], default=0.0) for b in before])
+    def worth(model: Any, tokenizer: Any, before: list[str], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        each = [-max([v for k, v in lost.items() if k in b], default=0.0) for b in before]
+        return np.array([-3.0 if t == "FIVE" else 0.0 for t in texts]), np.array(each)
 
-    monkeypatch.setattr(synthetic, "mean_logps", worth)
+    monkeypatch.setattr(synthetic, "text_logps", worth)
     job = tiny_lab.job(tmp_path, "unnatural")
     found = self_instruct.reworded(job, None, tok, rows)
     job.close()
-    assert [r["thrown_by"] for r in found] == ["", "calls for another answer", "leaks", "stood already"]
+    assert [r["thrown_by"] for r in found] == ["", "calls for another answer", "leaks", "stood already", "reads badly"]
     assert [r["lost"] for r in found][:2] == [0.05, 0.5]
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FILTERS = ("not a line of the list", "no sentence", "too short or long", "stood already", "leaks", "too similar")
+REWORDED = ("reads badly", "stood already", "leaks", "calls for another answer")
+FLUENT = 1.0  # nats that another wording may be less likely by, as a line of a list
 SPOILT = ("answer unfinished", "answer says nothing", "answer repeats")
 
 
@@ -173,9 +175,10 @@ def answered(job: Job, model: Any, tokenizer: Any, seeds: Sequence[Answer], rows
 
 
 def reworded(job: Job, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each instruction its best other wording: `instruction`, `reworded`, `answer`, `thrown_by` ("" if kept), `lost`.
+    """For each instruction its likeliest other wording: `instruction`, `reworded`, `answer`, `thrown_by` ("" if kept), `lost`.
 
-    Best is what the model thinks likeliest as a line of a list. `lost` is what the answer's log-probability a token falls by.
+    Likeliest as a line of a list, and about as likely as the instruction itself, or it reads badly. `lost` is what the
+    answer's log-probability a token falls by.
     """
     from labkit import answers, synthetic
 
@@ -183,27 +186,32 @@ def reworded(job: Job, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]
     texts = [r["instruction"] for r in rows]
     held_out = {synthetic.normal(p.text) for p in answers.evaluation_prompts(job)}
     taken = set(map(synthetic.normal, texts))
-    tried = [synthetic.splices(t, texts, count=s.wordings, rng=rng) for t in texts]
+    tried = [[t, *synthetic.splices(t, texts, count=s.wordings, rng=rng)] for t in texts]
     flat = [w for mine in tried for w in mine]
-    if not flat:
+    if len(flat) == len(texts):
         return []
-    fluent = iter(synthetic.mean_logps(model, tokenizer, [f"{synthetic.LISTED}\nQ:"] * len(flat), flat))
-    best = [max(((next(fluent), w) for w in mine), default=(0.0, ""))[1] for mine in tried]
-    found = [
-        {"instruction": r["instruction"], "reworded": w, "answer": r["answer"]}
-        for r, w in zip(rows, best, strict=True)
-        if w
-    ]
+    fluent = iter(synthetic.text_logps(model, tokenizer, [f"{synthetic.LISTED}\nQ:"] * len(flat), flat)[0])
+    scored = [[(next(fluent), w) for w in mine] for mine in tried]
+    found = []
+    for row, [(itself, _), *others] in zip(rows, scored, strict=True):
+        if others:
+            likeliest, text = max(others)
+            why = "reads badly" if likeliest < itself - FLUENT else ""
+            found.append(
+                {"instruction": row["instruction"], "reworded": text, "answer": row["answer"], "thrown_by": why}
+            )
     template, given = job.source.few_shot(), [r["answer"] for r in found]
     worth = [
-        synthetic.mean_logps(model, tokenizer, [template.replace("{prompt}", r[key]) for r in found], given)
+        synthetic.text_logps(model, tokenizer, [template.replace("{prompt}", r[key]) for r in found], given)[1]
         for key in ("instruction", "reworded")
     ]
     for row, before, after in zip(found, *worth, strict=True):
         plain = synthetic.normal(row["reworded"])
-        why = "leaks" if plain in held_out else "stood already" if plain in taken else ""
         row["lost"] = round(float(before - after), 4)
-        row["thrown_by"] = why or ("calls for another answer" if row["lost"] > s.margin else "")
+        other = "calls for another answer" if row["lost"] > s.margin else ""
+        row["thrown_by"] = row["thrown_by"] or (
+            "stood already" if plain in taken else "leaks" if plain in held_out else other
+        )
         taken.add(plain)
     return found
 
@@ -245,7 +253,7 @@ def written(job: Job, model: Any, tokenizer: Any, seeds: Sequence[Answer]) -> li
     if job.settings.method == "unnatural":
         first = [r for r in read_jsonl(job.parents["self_instruct"].path / "generated.jsonl") if not r["thrown_by"]]
         rows = reworded(job, model, tokenizer, first)
-        job.summary["funnel"] = funnel(rows, ("leaks", "stood already", "calls for another answer"))
+        job.summary["funnel"] = funnel(rows, REWORDED)
         write_jsonl(job.folder / "generated.jsonl", rows)
         return [*first, *({**r, "instruction": r["reworded"]} for r in rows if not r["thrown_by"])]
     rows = instructions(job, model, tokenizer, seeds)
