@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from labkit.job import Job
 
 WORDS = 60  # of an instruction, at most: its words are the bits of one number
+FLUENT = 1.0  # nats that another wording may be less likely by, as a line of a list
 LISTED, ANSWERED = "Questions:", "Questions and answers:"  # how a list of questions, and a page of answers, begins
 
 
@@ -143,6 +144,48 @@ def text_logps(
     queries = [chat.text_ids(tokenizer, b) for b in before]
     scored = sampling.score_logps(model, queries, [chat.text_ids(tokenizer, f" {t}\n") for t in texts])
     return np.array([float(s.sum()) for s in scored]), np.array([float(s.mean()) for s in scored])
+
+
+def reworded(job: Job, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each instruction its likeliest other wording: `instruction`, `reworded`, `answer`, `thrown_by` ("" if kept), `lost`.
+
+    Likeliest as a line of a list, and about as likely as the instruction itself, or it reads badly. `lost` is what the
+    answer's log-probability a token falls by.
+    """
+    from labkit import answers
+
+    s, rng = job.settings, random.Random(job.seed)
+    texts = [r["instruction"] for r in rows]
+    held_out = {normal(p.text) for p in answers.evaluation_prompts(job)}
+    taken = set(map(normal, texts))
+    tried = [[t, *splices(t, texts, count=s.wordings, rng=rng)] for t in texts]
+    flat = [w for mine in tried for w in mine]
+    if len(flat) == len(texts):
+        return []
+    fluent = iter(text_logps(model, tokenizer, [f"{LISTED}\nQ:"] * len(flat), flat)[0])
+    scored = [[(next(fluent), w) for w in mine] for mine in tried]
+    found = []
+    for row, [(itself, _), *others] in zip(rows, scored, strict=True):
+        if others:
+            likeliest, text = max(others)
+            why = "reads badly" if likeliest < itself - FLUENT else ""
+            found.append(
+                {"instruction": row["instruction"], "reworded": text, "answer": row["answer"], "thrown_by": why}
+            )
+    template, given = job.source.few_shot(), [r["answer"] for r in found]
+    worth = [
+        text_logps(model, tokenizer, [template.replace("{prompt}", r[key]) for r in found], given)[1]
+        for key in ("instruction", "reworded")
+    ]
+    for row, before, after in zip(found, *worth, strict=True):
+        plain = normal(row["reworded"])
+        row["lost"] = round(float(before - after), 4)
+        other = "calls for another answer" if row["lost"] > s.margin else ""
+        row["thrown_by"] = row["thrown_by"] or (
+            "stood already" if plain in taken else "leaks" if plain in held_out else other
+        )
+        taken.add(plain)
+    return found
 
 
 def page(answers: Iterable[Answer], head: str = ANSWERED) -> str:

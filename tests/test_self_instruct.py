@@ -167,7 +167,7 @@ def test_a_wording_is_kept_only_if_it_reads_well_and_calls_for_the_same_answer(
 
     monkeypatch.setattr(synthetic, "text_logps", worth)
     job = tiny_lab.job(tmp_path, "unnatural")
-    found = self_instruct.reworded(job, None, tok, rows)
+    found = synthetic.reworded(job, None, tok, rows)
     job.close()
     assert [r["thrown_by"] for r in found] == ["", "calls for another answer", "leaks", "stood already", "reads badly"]
     assert [r["lost"] for r in found][:2] == [0.05, 0.5]

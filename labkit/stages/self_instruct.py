@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 VERSION = 1
 FILTERS = ("not a line of the list", "no sentence", "too short or long", "stood already", "leaks", "too similar")
 REWORDED = ("reads badly", "stood already", "leaks", "calls for another answer")
-FLUENT = 1.0  # nats that another wording may be less likely by, as a line of a list
 SPOILT = ("answer unfinished", "answer says nothing", "answer repeats")
 
 
@@ -174,48 +173,6 @@ def answered(job: Job, model: Any, tokenizer: Any, seeds: Sequence[Answer], rows
             row["thrown_by"] = SPOILT[2]
 
 
-def reworded(job: Job, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each instruction its likeliest other wording: `instruction`, `reworded`, `answer`, `thrown_by` ("" if kept), `lost`.
-
-    Likeliest as a line of a list, and about as likely as the instruction itself, or it reads badly. `lost` is what the
-    answer's log-probability a token falls by.
-    """
-    from labkit import answers, synthetic
-
-    s, rng = job.settings, random.Random(job.seed)
-    texts = [r["instruction"] for r in rows]
-    held_out = {synthetic.normal(p.text) for p in answers.evaluation_prompts(job)}
-    taken = set(map(synthetic.normal, texts))
-    tried = [[t, *synthetic.splices(t, texts, count=s.wordings, rng=rng)] for t in texts]
-    flat = [w for mine in tried for w in mine]
-    if len(flat) == len(texts):
-        return []
-    fluent = iter(synthetic.text_logps(model, tokenizer, [f"{synthetic.LISTED}\nQ:"] * len(flat), flat)[0])
-    scored = [[(next(fluent), w) for w in mine] for mine in tried]
-    found = []
-    for row, [(itself, _), *others] in zip(rows, scored, strict=True):
-        if others:
-            likeliest, text = max(others)
-            why = "reads badly" if likeliest < itself - FLUENT else ""
-            found.append(
-                {"instruction": row["instruction"], "reworded": text, "answer": row["answer"], "thrown_by": why}
-            )
-    template, given = job.source.few_shot(), [r["answer"] for r in found]
-    worth = [
-        synthetic.text_logps(model, tokenizer, [template.replace("{prompt}", r[key]) for r in found], given)[1]
-        for key in ("instruction", "reworded")
-    ]
-    for row, before, after in zip(found, *worth, strict=True):
-        plain = synthetic.normal(row["reworded"])
-        row["lost"] = round(float(before - after), 4)
-        other = "calls for another answer" if row["lost"] > s.margin else ""
-        row["thrown_by"] = row["thrown_by"] or (
-            "stood already" if plain in taken else "leaks" if plain in held_out else other
-        )
-        taken.add(plain)
-    return found
-
-
 def funnel(rows: Sequence[dict[str, Any]], filters: Sequence[str] = (*FILTERS, *SPOILT)) -> list[dict[str, Any]]:
     """What was written and what each filter, one after the other, threw away: rows of `filter`, `thrown`, `left`."""
     thrown, left = Counter(r["thrown_by"] for r in rows), len(rows)
@@ -248,11 +205,13 @@ def measure(job: Job, rows: Sequence[dict[str, Any]], seeds: Sequence[Answer]) -
 
 def written(job: Job, model: Any, tokenizer: Any, seeds: Sequence[Answer]) -> list[dict[str, Any]]:
     """What the model adds to the seeds, `instruction` and `answer`; leaves all that was tried in generated.jsonl."""
+    from labkit import synthetic
+
     if job.settings.method == "seeds":
         return []
     if job.settings.method == "unnatural":
         first = [r for r in read_jsonl(job.parents["self_instruct"].path / "generated.jsonl") if not r["thrown_by"]]
-        rows = reworded(job, model, tokenizer, first)
+        rows = synthetic.reworded(job, model, tokenizer, first)
         job.summary["funnel"] = funnel(rows, REWORDED)
         write_jsonl(job.folder / "generated.jsonl", rows)
         return [*first, *({**r, "instruction": r["reworded"]} for r in rows if not r["thrown_by"])]
