@@ -45,7 +45,9 @@ class Settings(Section):
     length: int = Field(128, ge=16, description="tokens a row; documents are packed end to end, as in pretrain")
     batch: int = Field(8, ge=1, description="rows a step")
     learning_rate: float = Field(
-        4e-3, gt=0, description="peak rate, as in pretrain; far less where one is read on with"
+        4e-3,
+        gt=0,
+        description="peak rate, as in pretrain: it starts warm again; 1e-4 or less for models of millions of weights",
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps before the peak")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decay")
