@@ -91,8 +91,10 @@ class Answerer:
     @property
     def _plain(self) -> str:
         """`pretrain` or `prompted` for a base model, which is asked in plain text; empty for those that know turns."""
-        first = "prompted" if self.template else self.author.split(" of ")[0]
-        return first if first == "prompted" else "pretrain" if self.run.manifest["stage"] == "pretrain" else ""
+        first, stage = self.author.split(" of ")[0], self.run.manifest["stage"]
+        if first == "prompted" or self.template or stage == "textbook":
+            return "prompted"
+        return "pretrain" if stage == "pretrain" else ""
 
     def _prompt(self, text: str) -> Prompt:
         recognise = getattr(self.source(), "recognise", None)

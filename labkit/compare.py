@@ -31,6 +31,8 @@ CONTROLS = (
     "sft_held_out",
     "sft_definitions",
     "sft_lora",
+    "self_instruct_seeds",
+    "textbook_web",
 )
 LADDER = (
     "pretrain",
@@ -38,6 +40,9 @@ LADDER = (
     "prompt_search",
     "soft_prompt",
     "prefix",
+    "textbook",
+    "self_instruct",
+    "unnatural",
     "sft",
     "best_of_n",
     "feedme",

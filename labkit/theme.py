@@ -54,6 +54,11 @@ STAGES: dict[str, tuple[str, str]] = {  # name: (label, colour)
     "sft_held_out": ("unseen tasks",      "#7d83a8"),
     "sft_definitions": ("with definitions", "#3f9188"),
     "sft_lora":     ("LoRA",              "#a877b8"),
+    "self_instruct": ("Self-Instruct",    "#a8703c"),
+    "self_instruct_seeds": ("seeds alone", "#b58a66"),
+    "unnatural":    ("Unnatural",         "#8f7a2e"),
+    "textbook":     ("textbook base",     "#6c7fc0"),
+    "textbook_web": ("more web",          "#8b93b8"),
     "compare":      ("compare",           "#858d98"),
 }
 # fmt: on

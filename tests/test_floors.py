@@ -50,6 +50,8 @@ FLOORS = {
             "contrast",
             "tokenwise",
             "answers",
+            "reading",
+            "synthetic",
             "models",
             "job",
             "lab",

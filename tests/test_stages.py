@@ -308,4 +308,4 @@ def test_controls_change_one_thing() -> None:
         changed = {k for k, v in stages.settings(node, own).model_dump().items() if v != own.model_dump()[k]}
         assert changed == set(node.change), name
         seen += bool(node.change)
-    assert seen == 12
+    assert seen == 18
