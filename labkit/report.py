@@ -30,6 +30,7 @@ CURVES = {  # the metrics worth a curve, by stage
     "reward": ("train/loss", "train/accuracy"),
     "dpo": ("train/dpo_loss", "train/accuracy", "train/margin"),
     "ppo": ("rollout/reward", "rollout/kl", "rollout/tokens", "objective/reward", "objective/kl"),
+    "rloo": ("rollout/reward", "rollout/kl", "rollout/tokens"),
 }
 
 
