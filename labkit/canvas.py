@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv as csv_module
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
 from labkit.theme import FAINT, FONT, INK, colour, interval, label
+
+MANY = 12  # rows from which on a picture is drawn closer, and says less of each
 
 
 def figure(title: str, *, subtitle: str = "", x: str = "", y: str = "", height: int = 380) -> go.Figure:
@@ -79,15 +81,30 @@ def error(value: Any, ci: Any, paint: str) -> dict[str, Any]:
     return {"type": "data", "array": up, "arrayminus": down, "color": paint, "thickness": 2.2, "width": 5}
 
 
-def forest(fig: go.Figure, rows: Sequence[tuple[str, str, float, Any]], *, spec: str, columns: str) -> go.Figure:
-    """Points with intervals, one below the other; rows of (label, colour, value, interval), the figure written beside."""
+def forest(
+    fig: go.Figure,
+    rows: Sequence[tuple[str, str, float, Any]],
+    *,
+    spec: str,
+    columns: str,
+    hollow: Collection[str] = (),
+) -> go.Figure:
+    """Points with intervals, one below the other; rows of (label, colour, value, interval), the figure written beside.
+
+    Labels in `hollow` get hollow points.
+    """
     for text, paint, value, ci in rows:
         fig.add_scatter(
             x=[value],
             y=[escape(text)],
             error_x=error(value, ci, paint),
             mode="markers",
-            marker={"size": 10, "color": paint},
+            marker={
+                "size": 10,
+                "color": paint,
+                "symbol": "circle-open" if text in hollow else "circle",
+                "line": {"width": 2, "color": paint},
+            },
             hovertext=f"{escape(text)}: {interval(value, ci, spec)}",
             hoverinfo="text",
             **data(columns, [(text, value, *(ci or (None, None)))]),
@@ -103,7 +120,7 @@ def forest(fig: go.Figure, rows: Sequence[tuple[str, str, float, Any]], *, spec:
         categoryarray=[escape(r[0]) for r in rows][::-1],
         range=[-0.6, len(rows) - 0.4],
     )
-    fig.update_layout(height=max(180, 110 + 38 * len(rows)))
+    fig.update_layout(height=max(180, 110 + (38 if len(rows) <= MANY else 25) * len(rows)))
     return fig
 
 

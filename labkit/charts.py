@@ -6,19 +6,19 @@ and are reached from here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
-from labkit.canvas import bar, csv, data, error, figure, forest, name, spans
+from labkit.canvas import MANY, bar, csv, data, error, figure, forest, name, spans
 from labkit.compare import CONTROLS, highest
 from labkit.costs import bits
 from labkit.curves import against, calibration, curves, histogram, over_optimisation
 from labkit.drawings import lineage, live_svg
 from labkit.pyramid import authors, cake
-from labkit.theme import FAINT, INK, colour, interval, label, listed, model, number
+from labkit.theme import FAINT, INK, colour, interval, label, leaders, listed, model, number
 
 __all__ = [
     "against", "agreement", "authors", "bits", "by_kind", "cake", "calibration", "csv", "curves", "histogram", "kl_frontier", "ladder", "lineage",
@@ -27,6 +27,7 @@ __all__ = [
 
 Rows = Iterable[Mapping[str, Any]]
 PERCENT = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", "25 %", "50 %", "75 %", "100 %"]}
+CHIEF = ("pretrain", "prompted", "sft", "best_of_n", "ppo", "dpo")
 CLIMB = (("pretrain", "prompted"), ("prompted", "sft"), ("sft", "ppo"), ("sft", "dpo"))
 
 
@@ -34,12 +35,13 @@ def ladder(rows: Rows, *, score: str = "gold") -> go.Figure:
     """The climb: each model's mean score with its 95 % interval; hollow points are controls, the dotted line is SFT."""
     known = [r for r in rows if r.get("gold") is not None]
     best = highest(dict(r) for r in known)
-    names = " and ".join(model(r["stage"], start=i == 0) for i, r in enumerate(best))
-    stand = f"stand{'s' if len(best) == 1 else ''} highest at {' and '.join(number(r['gold'], '.2f') for r in best)}"
-    title = f"{escape(names)} {stand}" if best else "No model was scored"
-    fig = figure(
-        title, subtitle=f"mean {score} score of each model's answers, 95 % interval over prompts", y=f"{score} score"
-    )
+    title = "No model was scored"
+    if best:
+        title = escape("{} at {}".format(*leaders([r["stage"] for r in best], [r["gold"] for r in best])))
+    said = f"mean {score} score of each model's answers, 95 % interval over prompts"
+    if len(known) > MANY:
+        return _long_ladder(figure(title, subtitle=said, x=f"{score} score"), known)
+    fig = figure(title, subtitle=said, y=f"{score} score")
     at = {r["stage"]: r["gold"] for r in known}
     for a, b in CLIMB:
         if a in at and b in at:
@@ -76,6 +78,18 @@ def ladder(rows: Rows, *, score: str = "gold") -> go.Figure:
     return fig
 
 
+def _long_ladder(fig: go.Figure, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """The same of many models: one below the other, the dotted line is SFT."""
+    for r in rows:
+        if r["stage"] == "sft":
+            fig.add_vline(x=r["gold"], line={"color": colour("sft"), "width": 1, "dash": "dot"}, opacity=0.6)
+    points = [(label(r["stage"]), colour(r["stage"]), r["gold"], r.get("gold_ci")) for r in rows]
+    forest(fig, points, spec=".2f", columns="stage gold low high", hollow={label(n) for n in CONTROLS})
+    ends = [end for r in rows for end in r.get("gold_ci") or [r["gold"]]]
+    room = max(ends) - min(ends) or 1
+    return fig.update_xaxes(range=[min(ends) - 0.04 * room, max(ends) + 0.3 * room])
+
+
 def win_rate(rows: Rows, *, against: str = "sft") -> go.Figure:
     """How often each model's answer is preferred to the reference's (ties half), with 95 % intervals; the line is even."""
     key = {"sft": "win_over_sft", "pretrain": "win_over_base"}[against]
@@ -96,10 +110,13 @@ def win_rate(rows: Rows, *, against: str = "sft") -> go.Figure:
 
 
 def by_kind(rows: Rows, *, score: str = "gold") -> go.Figure:
-    """The mean score by kind of prompt, a colour a model, with 95 % intervals; controls are left out."""
+    """The mean score by kind of prompt, a colour a model, with 95 % intervals; controls are left out, and of many models
+    all but the chief ones."""
     rows = [r for r in rows if r["gold"] is not None and r["stage"] not in CONTROLS]
     kinds = sorted({r["kind"] for r in rows}, key=lambda k: max(r["gold"] for r in rows if r["kind"] == k))
     names = list(dict.fromkeys(r["stage"] for r in rows))
+    if len(names) > MANY:
+        names = [n for n in names if n in CHIEF]
     fig = figure(
         "Which kinds of prompt each step helped",
         subtitle=spans(names),
@@ -140,6 +157,8 @@ def by_kind(rows: Rows, *, score: str = "gold") -> go.Figure:
 def kl_frontier(rows: Rows, *, score: str = "gold") -> go.Figure:
     """What each model gained for how far it moved: KL to SFT against the mean score, both with 95 % intervals."""
     known = [r for r in rows if r.get("kl") is not None and r.get("gold") is not None and r["stage"] != "pretrain"]
+    if len(known) > MANY:
+        known = [r for r in known if r["stage"] not in CONTROLS]
     fig = figure(
         "What was gained, and how far the model moved for it",
         subtitle=f"mean {score} score against KL divergence from SFT; up and to the left is better",

@@ -239,8 +239,12 @@ def scores_known(runs: Iterable[Run], *, split: str = "validation") -> list[str]
 
 
 def highest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The row with the highest mean, and those whose interval reaches that mean: nobody can tell them apart from it."""
+    """The rung with the highest mean, and those whose interval reaches that mean: nobody can tell them apart from it.
+
+    Controls are no rungs: they count where nothing else was compared.
+    """
     known = sorted((r for r in rows if r.get("gold") is not None), key=lambda r: -r["gold"])
+    known = [r for r in known if r["stage"] not in CONTROLS] or known
     return [r for r in known if r is known[0] or (r.get("gold_ci") or (0, r["gold"]))[1] >= known[0]["gold"]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labkit.compare import Comparison, highest
-from labkit.theme import interval, label, listed, model, number
+from labkit.theme import interval, label, leaders, listed, model, number
 
 CLIMB = (("prompted", "pretrain"), ("sft", "prompted"), ("dpo", "sft"), ("ppo", "sft"))
 ALIGNED = ("dpo", "ppo")
@@ -112,14 +112,12 @@ def headline(c: Comparison | None, claims: Sequence[Mapping[str, Any]]) -> tuple
 
 def _title(rows: Mapping[str, Mapping[str, Any]]) -> str:
     best = highest(dict(r) for r in rows.values())
-    names = " and ".join(model(r["stage"], start=i == 0) for i, r in enumerate(best))
     if len(rows) == 1:
-        return f"{names} on its own"
-    stand = "stands" if len(best) == 1 else "stand"
-    above = all(r["gold_minus_sft_ci"] and r["gold_minus_sft_ci"][0] > 0 for r in best)
-    if "sft" in rows and "sft" not in (r["stage"] for r in best) and above:
-        return f"{names} {stand} highest, {' and '.join(number(r['gold_minus_sft'], '.2f') for r in best)} above SFT"
-    return f"{names} {stand} highest at {' and '.join(number(r['gold'], '.2f') for r in best)}"
+        return f"{model(best[0]['stage'], start=True)} on its own"
+    names = [r["stage"] for r in best]
+    if "sft" in rows and "sft" not in names and all((r["gold_minus_sft_ci"] or [0])[0] > 0 for r in best):
+        return "{}, {} above SFT".format(*leaders(names, [r["gold_minus_sft"] for r in best]))
+    return "{} at {}".format(*leaders(names, [r["gold"] for r in best]))
 
 
 def _climb(rows: Mapping[str, Mapping[str, Any]], score: str) -> str:

@@ -85,7 +85,8 @@ def results(c: Comparison, rows: Sequence[Mapping[str, Any]]) -> Iterator[Sectio
     yield Section(
         "kinds",
         "Where it helped",
-        "The same scores by kind of prompt. A step that helps on the whole may help little, or do harm, on one kind.",
+        "The same scores by kind of prompt. A step that helps on the whole may help little, or do "
+        "harm, on one kind. Of a long ladder the chief rungs are drawn; page 13_compare has them all.",
         (Figure.of("by_kind", charts.by_kind(c.by_kind(), score=c.score)),),
     )
     if sum(r["web_nll"] is not None for r in rows if r["stage"] != "prompted") > 1:

@@ -6,7 +6,7 @@ more on white and on near-black, so one picture serves light and dark pages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 INK = "#7d7d7d"  # text: contrast about 4.2:1 on white and on #181818
@@ -90,6 +90,15 @@ def model(name: str, *, start: bool = False) -> str:
     """How a model is called in a sentence: `the base`, `SFT`; with a capital at its start."""
     text = f"the {label(name)}" if name in ("pretrain", "prompted") else label(name)
     return text[0].upper() + text[1:] if start else text
+
+
+def leaders(names: Sequence[str], values: Sequence[float]) -> tuple[str, str]:
+    """Who stands highest, and at what: `PPO and DPO stand highest`, `1.62 and 1.60`; of more than three only the first two by name."""
+    said = [model(n, start=i == 0) for i, n in enumerate(names)]
+    figures = [number(v, ".2f") for v in values]
+    if len(said) > 3:
+        said, figures = [*said[:2], f"{len(said) - 2} others"], [f"up to {figures[0]}"]
+    return f"{listed(said)} {'stands' if len(said) == 1 else 'stand'} highest", listed(figures)
 
 
 def colour(name: str) -> str:
