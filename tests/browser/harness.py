@@ -68,6 +68,13 @@ class Tab:
         """Return once a JavaScript condition holds in the page; its value."""
         return self.page.wait_for_function(condition, timeout=seconds * 1000).json_value()
 
+    def awaited(self, function: str, argument: Any = None, seconds: float = 120) -> Any:
+        """What an async function of the page comes to; raises where it never does, as Playwright alone would wait for ever."""
+        late = (
+            f"new Promise((_, no) => setTimeout(() => no(new Error('no answer within {seconds} s')), {seconds * 1000}))"
+        )
+        return self.page.evaluate(f"it => Promise.race([({function})(it), {late}])", argument)
+
     def shot(self, name: str, selector: str = ".lab-view") -> Path:
         """A picture of the first such part in outputs/screenshots/NAME-THEME.png."""
         file = SHOTS / f"{name}-{self.theme}.png"
@@ -116,13 +123,12 @@ class Notebook(Tab):
     def __init__(self, page: Any, server: Server, name: str, theme: str) -> None:
         super().__init__(page, inside=[server.base], theme=theme)
         self.server, self.name, self.file = server, name, f"{name}.ipynb"
+        self._reloaded = False
 
     def open(self, seconds: float = 60) -> None:
         """Show the notebook in the page, loading JupyterLab where it is not there yet; return when its kernel is idle."""
         if self.page.url.startswith(self.server.base):
-            self.page.evaluate(
-                "async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }", self.file
-            )
+            self.awaited("async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }", self.file)
         else:
             place = f"/lab/workspaces/{self.name}/tree/{self.file}?reset&token={self.server.token}"
             self.page.goto(self.server.base + place, wait_until="domcontentloaded")
@@ -145,14 +151,12 @@ class Notebook(Tab):
     def dress(self, theme: str) -> None:
         """Put JupyterLab into the light or the dark theme."""
         self.theme, name = theme, f"JupyterLab {theme.title()}"
-        self.page.evaluate(
-            "async theme => { await jupyterapp.commands.execute('apputils:change-theme', {theme}); }", name
-        )
+        self.awaited("async theme => { await jupyterapp.commands.execute('apputils:change-theme', {theme}); }", name)
         self.wait(f"() => document.body.dataset.jpThemeName === '{name}'")
 
     def _settle(self, seconds: float = 60) -> None:
         self.wait("() => window.jupyterapp && window.jupyterapp.restored", seconds)
-        self.page.evaluate("async () => { await jupyterapp.restored; jupyterapp.shell.collapseLeft(); }")
+        self.awaited("async () => { await jupyterapp.restored; jupyterapp.shell.collapseLeft(); }")
         self.wait(f"() => jupyterapp.shell.currentWidget?.context?.path === '{self.file}'", seconds)
         self.page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=seconds * 1000)
         self.idle(seconds)
@@ -168,7 +172,7 @@ class Notebook(Tab):
 
     def command(self, name: str) -> None:
         """Carry out one of JupyterLab's commands and wait for it."""
-        self.page.evaluate("async name => { await jupyterapp.commands.execute(name); }", name)
+        self.awaited("async name => { await jupyterapp.commands.execute(name); }", name)
 
     def run_all(self) -> None:
         """Run every cell; raises AssertionError with what a failed cell said."""
@@ -183,7 +187,7 @@ class Notebook(Tab):
 
     def eval(self, expression: str) -> str:
         """The repr of an expression in the kernel; raises AssertionError when it fails. No cell is touched."""
-        reply = self.page.evaluate(
+        reply = self.awaited(
             "async e => { const f = " + KERNEL + ".session.kernel.requestExecute("
             "{code: '', silent: true, store_history: false, user_expressions: {it: e}});"
             " return (await f.done).content.user_expressions.it; }",
@@ -194,7 +198,7 @@ class Notebook(Tab):
 
     def run(self, code: str) -> None:
         """Run code in the kernel without a cell; raises AssertionError when it fails."""
-        reply = self.page.evaluate(
+        reply = self.awaited(
             f"async code => (await {KERNEL}.session.kernel.requestExecute({{code, store_history: false}}).done).content",
             code,
         )
@@ -208,12 +212,13 @@ class Notebook(Tab):
         """Load the page anew, as F5 does; the kernel lives on."""
         if save:
             self.save()
+        self._reloaded = True
         self.page.reload(wait_until="domcontentloaded")
         self._settle()
 
     def restart(self) -> None:
         """Restart the kernel through JupyterLab; cells are not run again."""
-        self.page.evaluate(f"async () => {{ await {KERNEL}.session.kernel.restart(); }}")
+        self.awaited(f"async () => {{ await {KERNEL}.session.kernel.restart(); }}")
         self.idle()
 
     def kill(self) -> None:
@@ -227,13 +232,19 @@ class Notebook(Tab):
         self.idle()
 
     def leave(self) -> bool:
-        """Put the notebook away, its letters in the browser too; whether the page is as good as new."""
+        """Put the notebook away, its letters in the browser too; whether the page is as good as new.
+
+        One that was reloaded is not: JupyterLab may open its notebook once more, seconds later, in front of another.
+        """
         for event, heard in self._heard.items():
             self.page.remove_listener(event, heard)
         try:
-            return self.page.evaluate(
-                "() => { for (const w of [...jupyterapp.shell.widgets('main')]) w.dispose();"
-                " localStorage.clear(); return !document.querySelector('.jp-Dialog'); }"
+            return (
+                self.page.evaluate(
+                    "() => { for (const w of [...jupyterapp.shell.widgets('main')]) w.dispose();"
+                    " localStorage.clear(); return !document.querySelector('.jp-Dialog'); }"
+                )
+                and not self._reloaded
             )
         except Exception:  # the page has crashed or was closed: the next journey gets another
             return False

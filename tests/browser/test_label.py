@@ -121,7 +121,7 @@ class Page:
 
     def timed(self, keys: str) -> list[float]:
         """Milliseconds from each key until its vote is in the store, one key after the other."""
-        return self.book.page.evaluate(TIMED, list(keys))
+        return self.book.awaited(TIMED, list(keys))
 
 
 def said(votes: list[Vote]) -> list[Any]:
@@ -324,6 +324,6 @@ def test_votes_wait_while_the_connection_is_cut(labeller: Callable[..., Page]) -
     page.unsaved(5)
     assert page.store.count() == 0
     page.book.page.context.set_offline(False)
-    page.book.page.evaluate(f"async () => {{ await {KERNEL}.session.kernel.reconnect(); }}")
+    page.book.awaited(f"async () => {{ await {KERNEL}.session.kernel.reconnect(); }}")
     page.press("a")
     assert said(page.votes(6)) == page.meant("abtxsa", page.questions(6))
