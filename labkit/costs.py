@@ -158,14 +158,16 @@ def _tokens_an_answer(run: Run) -> float:
 def text_by(run: Run) -> dict[str, float]:
     """Shares of who wrote the text that the run's model was trained to predict; empty where none was.
 
-    The stage file may say it (`TEXT_BY`); else the parents do: who grades what the model wrote, or people where nobody does.
+    The run may say it (`text_by` in its summary), or the stage file (`TEXT_BY`); else the parents do: who grades what the model wrote, or people where nobody does.
     A label that is a coin's, or an answer taken at random, is graded by nobody. People are split by how well they write.
     """
     from labkit import stages
 
     m = run.manifest
     settings, parents = m.get("settings", {}), m.get("parents", {})
-    said = getattr(stages.module(m["stage"]), "TEXT_BY", None) if m["stage"] in stages.STAGES else None
+    said = m.get("summary", {}).get("text_by")
+    if said is None and m["stage"] in stages.STAGES:
+        said = getattr(stages.module(m["stage"]), "TEXT_BY", None)
     if said is None:
         said = {next((by for p, by in OWN_BY.items() if p in parents), PEOPLE if parents else WEB): 1.0}
         if settings.get("pick") == "random" or settings.get("shuffle_labels"):
@@ -176,6 +178,7 @@ def text_by(run: Run) -> dict[str, float]:
     return {
         name: round(share * part, 6)
         for who, share in said.items()
+        if share
         for name, part in ({f"{who}, {q}": p for q, p in mix.items()} if who == PEOPLE and mix else {who: 1.0}).items()
     }
 

@@ -242,5 +242,5 @@ def run(job: Job) -> None:
         fit = trainer(job, model, tokenizer, rows, scorer(job, judge, tokenizer, prompts))
         training.train(fit)
     model = models.save(training.released(fit), tokenizer, job.folder)
-    job.cost.update(tokens=fit.read * s.epochs, targets=fit.rounds * s.batch)
+    job.cost.update(tokens=fit.read * s.epochs, targets=fit.rounds * s.batch, sampled=fit.read, scored=2 * fit.read)
     answers.evaluate(job, model, tokenizer, reward=judge)

@@ -223,7 +223,7 @@ def written(job: Job, model: Any, tokenizer: Any, seeds: Sequence[Answer]) -> li
 
 
 def run(job: Job) -> None:
-    from labkit import answers, chat, imitation, models, training
+    from labkit import answers, chat, costs, imitation, models, training
 
     s, settings = job.settings, job.recipe["model"]
     model, tokenizer = models.load(job.parents["pretrain"].model, device=job.device, dtype=settings.dtype)
@@ -238,7 +238,6 @@ def run(job: Job) -> None:
     people = sum(len(chat.answer_ids(tokenizer, a.prompt, a.text)[1]) for a in seeds)
     bits = people * float(np.log2(len(tokenizer)))  # all that people told it; the rest was in the base already
     job.cost.update(tokens=sum(map(len, rows["input_ids"])), targets=people, bits=round(bits, 1))
-    with job.phase("answer"):  # without KL: it does not come from SFT
-        answers.answer(job, model, tokenizer, author=job.name)
-        job.summary["web_nll"] = answers.web_nll(job, model, tokenizer)
-    job.summary |= {"seeds": len(seeds), "kept": len(kept)}
+    answers.evaluate(job, model, tokenizer, kl=False)
+    own = round(len(kept) / (len(seeds) + len(kept)), 4)
+    job.summary |= {"seeds": len(seeds), "kept": len(kept), "text_by": {costs.PEOPLE: 1 - own, costs.OWN: own}}

@@ -115,7 +115,7 @@ def start(job: Job) -> tuple[Any, Any]:
 
 
 def run(job: Job) -> None:
-    from labkit import answers, models
+    from labkit import answers, costs, models
 
     web, book = job.source.web("train"), list[str]()
     if job.settings.share:
@@ -131,6 +131,8 @@ def run(job: Job) -> None:
     job.cost.update(
         targets=read, bits=round(read * math.log2(len(tokenizer)), 1)
     )  # the textbook tells nothing that SFT did not know
+    web_share = round(min(1.0, read / (job.cost.get("tokens") or 1)), 4)
+    job.summary["text_by"] = {costs.WEB: web_share, costs.OWN: 1 - web_share}
     with job.phase("answer"):
         answers.answer(job, model, tokenizer, author=job.name, template=job.source.few_shot())
         job.summary["web_nll"] = answers.web_nll(job, model, tokenizer)
