@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from labkit.errors import LabError
-from labkit.options import folder, open_lab, outputs_option, recipe_options
+from labkit.options import folder, open_lab, outputs_option, port_option, recipe_options
 from labkit.votes_cli import votes
 
 AGAIN = "stopped; the same command goes on: {}"
@@ -136,13 +136,7 @@ def compare(first: str, second: str, outputs: str) -> None:
 
 
 @cli.command()
-@click.option(
-    "--port",
-    default=8888,
-    show_default=True,
-    type=click.IntRange(1024, 65535),
-    help="Keep it: unsaved labels wait per port.",
-)
+@port_option(8888)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 def lab(port: int, no_browser: bool) -> None:
     """Open JupyterLab on the notebooks, reachable from this machine alone."""
@@ -153,13 +147,7 @@ def lab(port: int, no_browser: bool) -> None:
 
 @cli.command()
 @recipe_options
-@click.option(
-    "--port",
-    default=8866,
-    show_default=True,
-    type=click.IntRange(1024, 65535),
-    help="Keep it: unsaved labels wait per port.",
-)
+@port_option(8866)
 @click.option(
     "--mode", type=click.Choice(["pair", "ranking", "thumb"]), default="pair", show_default=True, help="What is asked."
 )

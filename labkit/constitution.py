@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from labkit.errors import LabError
+from labkit.recipe import from_yaml
 from labkit.records import Prompt, digest
 
 if TYPE_CHECKING:
@@ -109,17 +110,9 @@ class Constitution(BaseModel):
 
 def load(path: str | Path = "") -> Constitution:
     """The lab's own constitution, or one from a YAML file. Raises LabError when it is not one."""
-    file = Path(path) if path else SHIPPED
-    try:
-        return Constitution(**yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise LabError(f"There is no constitution in {file} ({error.strerror}): check critic.constitution.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise LabError(f"{file}, {key}: {first['msg']}. Look at {SHIPPED.name} for an example.") from error
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise LabError(f"{file} is no constitution that can be read: look at {SHIPPED.name} for an example.") from error
+    return from_yaml(
+        path, SHIPPED, lambda body: Constitution(**body), called="constitution", check="critic.constitution"
+    )
 
 
 def fingerprint(path: str | Path = "") -> str:

@@ -18,6 +18,17 @@ outputs_option = click.option(
 )
 
 
+def port_option(default: int) -> Callable[..., Any]:
+    """`--port`, for a command that serves pages."""
+    return click.option(
+        "--port",
+        default=default,
+        show_default=True,
+        type=click.IntRange(1024, 65535),
+        help="Keep it: unsaved labels wait per port.",
+    )
+
+
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--recipe`, `-p` and `--outputs`, for a command that opens a lab."""
     for option in (

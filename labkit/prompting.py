@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from labkit.errors import LabError
+from labkit.recipe import from_yaml
 from labkit.records import Answer, digest
 
 SHIPPED = Path(__file__).with_suffix(".yaml")
@@ -142,17 +141,9 @@ class Library(BaseModel):
 
 def load(path: str | Path = "") -> Library:
     """The lab's own library, or one from a YAML file. Raises LabError when it is not one."""
-    file = Path(path) if path else SHIPPED
-    try:
-        return Library(**yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise LabError(f"There is no library of templates in {file} ({error.strerror}): check the path.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise LabError(f"{file}, {key}: {first['msg']}. Look at {SHIPPED.name} for an example.") from error
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise LabError(f"{file} is no library that can be read: look at {SHIPPED.name} for an example.") from error
+    return from_yaml(
+        path, SHIPPED, lambda body: Library(**body), called="library of templates", check="the path", short="library"
+    )
 
 
 def fingerprint(path: str | Path = "") -> str:

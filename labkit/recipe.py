@@ -7,10 +7,10 @@ top. An unknown key names its nearest neighbour; a value of the wrong type or ra
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from labkit.errors import LabError
 from labkit.records import digest
 
+T = TypeVar("T")
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -149,6 +150,28 @@ def _find(name: str) -> Path:
         raise LabError(f"There is no recipe file {path}: check the path, or use one of {', '.join(names())}.")
     _known(name, names(), "recipe")
     raise AssertionError("unreachable")
+
+
+def from_yaml(
+    path: str | Path, shipped: Path, build: Callable[[Any], T], *, called: str, check: str, short: str = ""
+) -> T:
+    """What `build` makes of a YAML file that a setting names, of the shipped one where it names none.
+
+    Raises LabError: there is no file `called` so (`check` says what to look at), a key that does not fit, or not such a file.
+    """
+    file = Path(path) if path else shipped
+    try:
+        return build(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise LabError(f"There is no {called} in {file} ({error.strerror}): check {check}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise LabError(f"{file}, {key}: {first['msg']}. Look at {shipped.name} for an example.") from error
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise LabError(
+            f"{file} is no {short or called} that can be read: look at {shipped.name} for an example."
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

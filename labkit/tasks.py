@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from labkit.errors import LabError
+from labkit.recipe import from_yaml
 from labkit.records import Answer, Prompt, digest
 
 if TYPE_CHECKING:
@@ -117,19 +117,10 @@ class Book:
 
 def load(path: str | Path = "") -> Book:
     """The lab's own book of tasks, or one from a YAML file. Raises LabError when it is not one."""
-    file = Path(path) if path else SHIPPED
-    try:
-        return Book(TypeAdapter(dict[str, Task]).validate_python(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise LabError(f"There is no book of tasks in {file} ({error.strerror}): check instruct.book.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise LabError(f"{file}, {key}: {first['msg']}. Look at {SHIPPED.name} for an example.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(
-            f"{file} is no book of tasks that can be read: look at {SHIPPED.name} for an example."
-        ) from error
+    tasks = TypeAdapter(dict[str, Task])
+    return from_yaml(
+        path, SHIPPED, lambda body: Book(tasks.validate_python(body)), called="book of tasks", check="instruct.book"
+    )
 
 
 def put(run: Run, prompt: Prompt) -> Prompt:

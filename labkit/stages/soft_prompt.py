@@ -170,9 +170,7 @@ def run(job: Job) -> None:
             vectors.cpu(), model.get_input_embeddings().weight.detach().cpu(), tokenizer, starts=starts
         )
     prefixes.put(model, learned)
-    with job.phase("answer"):
-        answers.answer(job, model, tokenizer, author=job.name)
-        job.summary["web_nll"] = answers.web_nll(job, model, tokenizer)
+    answers.evaluate(job, model, tokenizer, kl=False)
     job.summary |= {
         "demonstrations": len(rows),
         "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad),
