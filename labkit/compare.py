@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ LADDER = (
     "dpo",
     *CONTROLS,
 )
-SCORES = ("gold", "judge", "reward")
+JUDGES = ("gold", "judge")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,10 @@ class Comparison:
 
     def rows(self) -> list[dict[str, Any]]:
         """The ladder: one row an author; a figure that is not defined is None."""
+        return [dict(row) for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
         return [self._row(author) for author in self.authors]
 
     def _row(self, author: str) -> dict[str, Any]:
@@ -232,10 +237,9 @@ class Comparison:
         return {"prompt": prompt, "why": why, "answers": {a: list(self.answers[a][prompt.id]) for a in self.authors}}
 
 
-def scores_known(runs: Iterable[Run], *, split: str = "validation") -> list[str]:
-    """The scores that every author's answers of that split have, best judge first: gold, judge, reward."""
-    groups = list(_groups(runs, split)[0].values())
-    return [s for s in SCORES if groups and all(any(s in a.scores for a in group) for group in groups)]
+def answered(runs: Iterable[Run], split: str) -> bool:
+    """Whether any of the runs has answers to prompts of that split."""
+    return any(run.answers(split) for run in runs)
 
 
 def highest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,7 +256,7 @@ def join(
     runs: Iterable[Run],
     *,
     split: str = "validation",
-    score: str = "gold",
+    score: str | None = "gold",
     reference: str = "sft",
     seed: int = 0,
     samples: int = 2000,
@@ -260,11 +264,13 @@ def join(
     """Join the runs' answers on the prompts that all of them have answered, scored by `score`.
 
     Two runs with one author (two `dpo` runs) stand apart under their run's id. An empty `score` compares only what needs
-    no judge: lengths, refusals, KL. Raises LabError when there are no answers, no such score, or no prompt in common.
+    no judge: lengths, refusals, KL. None is the best judge that has scored everybody, never the proxy that a policy climbed. Raises LabError when there are no answers, no such score, or no prompt in common.
     """
     groups, owners = _groups(runs, split)
     if not groups:
         raise LabError(f"None of these runs has answers to {split} prompts: name one that answers, such as sft.")
+    if score is None:
+        score = next((s for s in JUDGES if all(any(s in a.scores for a in own) for own in groups.values())), "")
     table: dict[str, dict[str, list[Answer]]] = {}
     prompts: dict[str, Prompt] = {}
     for author, answers in groups.items():

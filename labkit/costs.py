@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from labkit import runs
@@ -136,6 +137,7 @@ def _votes(run: Run) -> list[dict[str, Any]]:
     return list(read_jsonl(run.path / "votes.jsonl"))
 
 
+@lru_cache(maxsize=256)
 def _written(run: Run) -> tuple[int, int, int]:
     """Answers, tokens and letters of the run, or of the nearest one that it was made from, on the validation prompts."""
     for one in runs.lineage(run):
@@ -174,7 +176,8 @@ def text_by(run: Run) -> dict[str, float]:
             said = {OWN: 1.0}
         elif settings.get("imitate") == "lessons":
             said = {LESSONS: 1.0}
-    mix = _mix(run)
+    recipe = run.path / "recipe.yaml"
+    mix = _mix(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
     return {
         name: round(share * part, 6)
         for who, share in said.items()
@@ -183,12 +186,12 @@ def text_by(run: Run) -> dict[str, float]:
     }
 
 
-def _mix(run: Run) -> dict[str, float]:
-    """The shares of demonstrators of each quality in the embedded world; empty for real data."""
+@lru_cache(maxsize=256)
+def _mix(recipe: str) -> dict[str, float]:
+    """The shares of demonstrators of each quality in the embedded world that a recipe's text asks for; empty for real data."""
     import yaml
 
-    file = run.path / "recipe.yaml"
-    data = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("data", {}) if file.exists() else {}
+    data = (yaml.safe_load(recipe) or {}).get("data", {})
     mix = data.get("world", {}).get("mix", {}) if data.get("source") == "world" else {}
     return {quality: share / sum(mix.values()) for quality, share in mix.items()}
 

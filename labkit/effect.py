@@ -52,8 +52,7 @@ class Retrained:
     def comparison(self) -> Comparison:
         """Both runs on the validation prompts, by gold, or by what needs no judge where there is no gold."""
         both = [self.before, self.after]
-        score = next((s for s in compare.scores_known(both, split=SPLIT) if s != "reward"), "")
-        return compare.join(both, split=SPLIT, score=score, reference=self.before.name, samples=self.samples)
+        return compare.join(both, split=SPLIT, score=None, reference=self.before.name, samples=self.samples)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of measure, before, after, difference and form, the middle three with `_ci`: what the exercise counts first. What

@@ -118,11 +118,9 @@ def join(lab: Lab, *names: str) -> compare.Comparison:
     """
     found = lab.finished()
     chosen = [run for name, run in found.items() if not names or name in names]
-    known = [s for s in compare.scores_known(chosen, split=SPLIT) if s != "reward"]
-    score, samples = known[0] if known else "", lab.recipe["answers"].bootstrap
-    if not any(run.answers(SPLIT) for run in chosen):
-        return compare.Comparison(split=SPLIT, score=score, reference="sft", prompts=(), answers={}, runs={})
-    return compare.join(chosen, split=SPLIT, score=score, seed=lab.recipe.seed, samples=samples)
+    if not compare.answered(chosen, SPLIT):
+        return compare.Comparison(split=SPLIT, score="", reference="sft", prompts=(), answers={}, runs={})
+    return compare.join(chosen, split=SPLIT, score=None, seed=lab.recipe.seed, samples=lab.recipe["answers"].bootstrap)
 
 
 def ladder(c: compare.Comparison) -> Html:

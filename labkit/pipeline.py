@@ -75,8 +75,7 @@ def run(
             raise LabError(f"{target} is not part of this recipe's ladder: -p compare.judge=reward_model asks for it.")
     names = [name for name in names if stages.asked_for(name, lab.recipe)]
     jobs = jobs or cores()
-    own = {name: getattr(lab.recipe[graph[name].stage], "threads", 1) for name in names}
-    threads = {name: graph[name].change.get("threads", own[name]) for name in names}
+    threads = {name: getattr(lab.recipe[graph[name].stage], "threads", 1) for name in names}
     pages = schedule.pages(graph, names, threads=threads, jobs=jobs, start=not targets)
     for page in pages:
         if not (notebooks / f"{page}.ipynb").is_file():

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit import costs, theme
-from labkit.canvas import data, figure
+from labkit.canvas import annotate, data, figure
 from labkit.compare import CONTROLS
 from labkit.theme import colour, duration, number, short, step
 
@@ -76,13 +76,26 @@ def _tiers(fig: go.Figure, i: int, of: int, measure: str, values: Mapping[str, f
     domain, reach = [left + 0.01, left + 1 / of - 0.01], [-0.55 * most, 0.55 * most]
     axis = {"domain": domain, "visible": False, "range": reach, "anchor": "y"}
     fig.update_layout({"xaxis" if i == 1 else f"xaxis{i}": axis})
-    for n, v in values.items():
-        fig.add_annotation(
-            x=0, xref=f"x{i}", y=escape(step(n)), text=f"<b>{words(v) if v else '–'}</b>", showarrow=False, font={"size": 12}
-        )  # fmt: skip
-    fig.add_annotation(
-        x=left + 0.5 / of, xref="paper", y=-0.02, yref="paper", yanchor="top", xanchor="center", text=measure, showarrow=False
-    )  # fmt: skip
+    figures = [
+        {
+            "x": 0,
+            "xref": f"x{i}",
+            "y": escape(step(n)),
+            "text": f"<b>{words(v) if v else '–'}</b>",
+            "font": {"size": 12},
+        }
+        for n, v in values.items()
+    ]
+    below = {
+        "x": left + 0.5 / of,
+        "xref": "paper",
+        "y": -0.02,
+        "yref": "paper",
+        "yanchor": "top",
+        "xanchor": "center",
+        "text": measure,
+    }
+    annotate(fig, [*figures, below])
 
 
 def authors(runs: Mapping[str, Any]) -> go.Figure:

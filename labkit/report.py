@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import costs, findings, runs, sections, talks, theme
-from labkit.compare import CONTROLS, Comparison, join, scores_known
+from labkit.compare import CONTROLS, Comparison, answered, join
 from labkit.markup import Html
 from labkit.runs import Run
 from labkit.sections import Section
@@ -39,8 +39,10 @@ def compared(runs: Mapping[str, Run], *, split: str, seed: int, bootstrap: int) 
 
     The proxy is never the judge of models that climbed it.
     """
-    known = [s for s in scores_known(runs.values(), split=split) if s != "reward"]
-    return join(runs.values(), split=split, score=known[0], seed=seed, samples=bootstrap) if known else None
+    if not answered(runs.values(), split):
+        return None
+    c = join(runs.values(), split=split, score=None, seed=seed, samples=bootstrap)
+    return c if c.score else None
 
 
 def ladder(

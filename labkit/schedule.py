@@ -18,7 +18,7 @@ START = "00_start_here"  # makes no run: it shows the ladder of the latest one, 
 
 # About how long each stage takes next to the others (seconds of the recipe tiny); only the order of starts depends on it.
 SECONDS = {
-    "pretrain": 200, "sft": 95, "preferences": 20, "reward": 60, "ppo": 80, "dpo": 110, "kto": 65, "best_of_n": 55, "feedme": 40, "spin": 70,
+    "pretrain": 200, "sft": 105, "preferences": 20, "reward": 60, "ppo": 80, "dpo": 110, "kto": 65, "best_of_n": 55, "feedme": 40, "spin": 70,
     "critic": 62, "constitutional": 40, "ai_preferences": 15, "prompt_search": 20, "soft_prompt": 25, "rloo": 55, "dialogue": 38,
     "instruct": 38, "self_instruct": 45, "textbook": 35,
 }  # fmt: skip

@@ -55,12 +55,7 @@ def show_comparison(first: Run, second: Run) -> None:
     from labkit import compare
 
     both = [first, second]
-    known = compare.scores_known(both)
-    if not known:
-        raise LabError(
-            f"{first.id} and {second.id} have no answers with a score in common: choose runs that answer prompts."
-        )
-    joined = compare.join(both, score=known[0], reference=first.name)
+    joined = compare.join(both, score=None, reference=first.name)
     rows = joined.rows()
     table = Table(box=None, pad_edge=False)
     for column in ("", *(row["stage"] for row in rows)):
@@ -69,7 +64,9 @@ def show_comparison(first: Run, second: Run) -> None:
         if key != "stage" and not key.endswith("_ci"):
             table.add_row(key, *(Text(f"{_cell(row[key])} {_cell(row.get(f'{key}_ci'), '')}".strip()) for row in rows))
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{joined.score} on {len(joined.prompts)} {joined.split} prompts, against {joined.reference}")
+    console.print(
+        f"{joined.score or 'what needs no judge'} on {len(joined.prompts)} {joined.split} prompts, against {joined.reference}"
+    )
     console.print(table)
     if joined.notice:
         console.print(joined.notice)

@@ -151,8 +151,8 @@ def test_a_judges_scores_in_a_compare_run_are_taken(tmp_path):
     path = folders.start(tmp_path, "compare-1")
     write_jsonl(path / "answers.jsonl", [replace(a, scores={**a.scores, "judge": 1.0}) for a in sft.answers()])
     judged = folders.finish(path, {**sft.manifest, "name": "compare", "stage": "compare"})
-    assert compare.scores_known([sft]) == ["reward"]
-    assert compare.scores_known([sft, judged]) == ["judge", "reward"]
+    assert compare.join([sft], score=None).score == "", "the proxy is never the judge"
+    assert compare.join([sft, judged], score=None).score == "judge"
     row = compare.join([sft, judged], score="judge").rows()[0]
     assert (row["run"], row["gold"], row["n_answers"]) == (sft.id, 1.0, 140)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -218,3 +219,27 @@ def test_returns_that_are_all_alike_give_finite_metrics(tok: Any, monkeypatch: p
     scored_by(monkeypatch, lambda a: 1.0)
     ppo = build(tok, lam=1.0, kl=0.0, unended_score=1.0)
     assert all(math.isfinite(v) for v in ppo.learn(ppo.rollout(PROMPTS)).values())
+
+
+def test_the_rate_rises_holds_and_falls_to_nothing() -> None:
+    """Twenty steps: one of warm-up, level while eight or more are left, then an eighth less each time."""
+    rate = stage.rate_share(20)
+    assert [rate(step) for step in (0, 1, 11, 12, 16, 19, 20)] == pytest.approx([1, 1, 1, 1, 0.5, 0.125, 0])
+    assert [stage.rate_share(60)(step) for step in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1]), "three steps of 60"
+    assert stage.rate_share(1)(0) == 1, "a single step learns"
+
+
+def test_the_value_network_begins_at_the_mean_reward_on_the_reward_models_body(tok: Any, tmp_path: Path) -> None:
+    from labkit import models
+
+    judge = tiny_lab.reward_model(tiny_lab.policy(tok))
+    judge.config.reward_shift = 0.25
+    models.save(judge, tok, tmp_path)
+    value = stage.new_value_model(tmp_path / "model", device="cpu")
+    ppo = build(tok)
+    ppo.value_model = value
+    values, mask = ppo.values([[5, 6, 7]], [[8, 9, 10]])
+    assert mask.sum() == 3 and not values.any(), "0, the mean of normalised rewards, at every token"
+    same = [torch.equal(a, b) for a, b in zip(judge.model.parameters(), value.model.parameters(), strict=True)]
+    assert len(same) > 5 and all(same)
+    assert value.config.reward_shift == 0

@@ -51,7 +51,7 @@ GRAPH: dict[str, Node] = Graph({
     "reward":       Node(("sft", "preferences"),     "05_reward",      "reward",      "a model of the rankings"),
     "ppo":          Node(("sft", "reward"),          "06_ppo",         "ppo",         "RL against the reward model, with a KL penalty"),
     "dpo":          Node(("sft", "preferences"),     "07_dpo",         "dpo",         "the preferences directly, without a reward model"),
-    "sft_twice":    Node(("sft",),                   "06_ppo",         "sft",         "control: SFT for as many steps again", {"threads": 1}),
+    "sft_twice":    Node(("sft",),                   "06_ppo",         "sft",         "control: SFT for as many steps again"),
     "dpo_shuffled": Node(("sft", "preferences"),     "07_dpo",         "dpo",         "control: DPO on shuffled labels", {"shuffle_labels": True}),
     "kto":          Node(("sft", "preferences"),     "08_kto",         "kto",         "good and bad answers, without pairs"),
     "best_of_n":    Node(("sft", "reward"),          "09_best_of_n",   "best_of_n",   "SFT answers often, the reward model chooses"),

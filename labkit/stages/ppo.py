@@ -2,7 +2,7 @@
 
     R(x, y) = r_φ(x, y) − β log π_θ(y|x)/π_ref(y|x)      maximised by PPO's clipped loss, with a learned value per token
 
-in      the SFT run (policy and reference), the reward run (reward model, and start of the value network)
+in      the SFT run (policy and reference), the reward run (reward model, and the value network's start but for its last layer)
 out     a tuned policy
 watch   reward up, KL up slowly; the first ratio is exactly 1; clip fraction below .3; reward up *and gold down* is hacking
 left out  PPO-ptx (mixing in pretraining text), averaging of weights, a value network on the policy's own trunk
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,14 @@ from pydantic import Field
 from labkit.recipe import Settings as Section
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from labkit.job import Job
 
-VERSION = 1
+VERSION = 2
+HOLD = 0.6  # share of the steps before the rate falls
 
 
 class Settings(Section):
@@ -77,7 +80,6 @@ class PPO:
     def __init__(self, settings: Settings, *, policy: Any, reference: Any, reward_model: Any, value_model: Any,
                  tokenizer: Any, max_tokens: int, steps: int, seed: int) -> None:  # fmt: skip
         import torch
-        from transformers import get_linear_schedule_with_warmup as schedule
 
         self.s, self.policy, self.reference = settings, policy, reference
         self.reward_model, self.value_model, self.tokenizer = reward_model, value_model, tokenizer
@@ -88,7 +90,7 @@ class PPO:
             torch.optim.Adam(p, lr=rate, eps=1e-5, fused=True)
             for p, (_, rate) in zip(self.trained, groups, strict=True)
         ]
-        self.rates = [schedule(o, max(1, steps // 20), steps + 1) for o in self.optimizers]
+        self.rates = [torch.optim.lr_scheduler.LambdaLR(o, rate_share(steps)) for o in self.optimizers]
         self.order = random.Random(seed)
 
     def values(self, prompts: list[list[int]], answers: list[list[int]]) -> tuple[Any, Any]:
@@ -96,8 +98,7 @@ class PPO:
         from labkit import sampling
 
         hidden, mask = sampling.hidden_states(self.value_model, prompts, answers)
-        flat = sampling.reward_head(self.value_model)(hidden)[:, 0].float()
-        return sampling.unflatten(flat - getattr(self.reward_model.config, "reward_shift", 0.0), mask), mask
+        return sampling.unflatten(sampling.reward_head(self.value_model)(hidden)[:, 0].float(), mask), mask
 
     def minibatches(self, n: int) -> Iterator[list[int]]:
         """The round's answers in the order they were sampled, cut into minibatches."""
@@ -216,6 +217,27 @@ def _stack(parts: list[Any], width: int) -> Any:
     return torch.cat([torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in parts])
 
 
+def rate_share(steps: int) -> Callable[[int], float]:
+    """The share of the peak rate at each step: up over a twentieth of them, level until HOLD, then straight to zero."""
+    warm, fall = max(1, steps // 20), (1 - HOLD) * steps
+    return lambda step: min((step + 1) / warm, 1.0, max(steps - step, 0) / fall)
+
+
+def new_value_model(path: Path, **load: Any) -> Any:
+    """The reward model with its last layer at zero: it guesses the mean reward, 0, everywhere until it has learned better.
+
+    Between tokens a reward model says what it was never taught to say: as values, its guesses were worse than none.
+    """
+    import torch
+
+    from labkit import models, sampling
+
+    model = models.load_reward(path, **load)
+    torch.nn.init.zeros_(sampling.reward_head(model).weight)
+    model.config.reward_shift = 0.0
+    return model
+
+
 def start(job: Job) -> PPO:
     """Load policy, reference, reward model and value network."""
     from peft import get_peft_model
@@ -226,7 +248,7 @@ def start(job: Job) -> PPO:
     load = {"device": job.device, "dtype": settings.dtype}
     policy, tokenizer = models.load(job.parents["sft"].model, **load)
     reward_model = sampling.frozen(models.load_reward(job.parents["reward"].model, **load))
-    value_model = models.load_reward(job.parents["reward"].model, **load)
+    value_model = new_value_model(job.parents["reward"].model, **load)
     reference = None
     if settings.lora:
         policy = get_peft_model(policy, models.lora(settings))

@@ -21,7 +21,7 @@ from labkit.recipe import Settings as Section
 if TYPE_CHECKING:
     from labkit.job import Job
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(Section):
@@ -33,7 +33,9 @@ class Settings(Section):
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps before the peak; then a cosine down to a tenth")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decay")
-    threads: int = Field(2, ge=1, description="CPU threads; part of the run's identity, since sums change with it")
+    threads: int = Field(
+        2, ge=1, description="CPU threads, each with a share of a step's rows; part of the run's identity"
+    )
 
 
 def run(job: Job) -> None:

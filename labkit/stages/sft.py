@@ -29,7 +29,7 @@ class Settings(Section):
     accumulate: int = Field(1, ge=1, description="parts that a batch is split into when memory is short")
     learning_rate: float = Field(1.5e-3, gt=0, description="peak rate; 1e-5 to 2e-5 for models of billions of weights")
     limit: int = Field(0, ge=0, description="demonstrations used; 0 takes all")
-    threads: int = Field(2, ge=1, description="CPU threads; part of the run's identity")
+    threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
 
 
 def run(job: Job) -> None:

@@ -29,7 +29,7 @@ from labkit.surface import surface
 if TYPE_CHECKING:
     from labkit.job import Job
 
-VERSION = 1
+VERSION = 2
 HEAD = "Exercises with answers:"
 
 
