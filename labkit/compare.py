@@ -7,6 +7,7 @@ Comparing is a join: the scores stand in answers.jsonl, so it needs neither weig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,7 +103,8 @@ class Comparison:
 
     def gold(self, author: str) -> np.ndarray:
         """(N,): the author's mean score on each prompt; NaN where nobody judged."""
-        return np.array([s.mean() if len(s) else np.nan for s in self.scores(author)])
+        mine = self.answers[author]
+        return np.array([_mean(a.scores.get(self.score) for a in mine[p.id]) for p in self.prompts])
 
     def deltas(self, author: str, against: str = "") -> np.ndarray:
         """(N,): mean score minus that of `against` (the reference unless given), prompt by prompt."""
@@ -119,9 +121,7 @@ class Comparison:
         out = []
         for p in self.prompts:
             mine = self.answers[author][p.id]
-            found = [getattr(a, name) if name in ("kl", "tokens") else a.grades.get(name) for a in mine]
-            known = [v for v in found if v is not None]
-            out.append(np.mean(known) if known else np.nan)
+            out.append(_mean(getattr(a, name) if name in ("kl", "tokens") else a.grades.get(name) for a in mine))
         return np.array(out, dtype=float)
 
     def interval(self, values: np.ndarray) -> tuple[float | None, list[float] | None]:
@@ -235,6 +235,12 @@ class Comparison:
 
     def _example(self, prompt: Prompt, why: str) -> dict[str, Any]:
         return {"prompt": prompt, "why": why, "answers": {a: list(self.answers[a][prompt.id]) for a in self.authors}}
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """The mean of what is known; NaN where nothing is."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 def answered(runs: Iterable[Run], split: str) -> bool:

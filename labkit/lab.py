@@ -126,14 +126,20 @@ class Lab:
         address = self.recipe["votes"].address
         return VoteStore(address or f"sqlite:///{self.outputs / 'votes.sqlite'}")
 
-    def plan(self, name: str) -> Plan:
-        """What the run called `name` would be under this recipe; nothing is made."""
+    def plan(self, name: str, known: dict[str, Plan] | None = None) -> Plan:
+        """What the run called `name` would be under this recipe; nothing is made. `known` plans are taken as they are."""
+        known = {} if known is None else known
+        if name not in known:
+            known[name] = self._plan(name, known)
+        return known[name]
+
+    def _plan(self, name: str, known: dict[str, Plan]) -> Plan:
         if name not in stages.GRAPH:
             recipes._known(name, stages.GRAPH, "run")
         node = stages.GRAPH[name]
         stage = stages.module(node.stage)
         settings = stages.settings(node, self.recipe[node.stage])
-        parents = {p: self.plan(p) for p in node.parents}
+        parents = {p: self.plan(p, known) for p in node.parents}
         if node.optional:
             parents = {n: p for n, p in parents.items() if runs.find(self.folder, p.id)}
         votes = None
@@ -161,7 +167,8 @@ class Lab:
 
     def finished(self) -> dict[str, Run]:
         """All finished runs of this recipe by name, in the graph's order."""
-        found = {name: self.find(name) for name in stages.GRAPH}
+        known: dict[str, Plan] = {}
+        found = {name: runs.find(self.folder, self.plan(name, known).id) for name in stages.GRAPH}
         return {name: run for name, run in found.items() if run}
 
     def run(self, name: str, *, listen: Callable[..., None] | None = None, stop: Stop | None = None) -> Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,7 +162,7 @@ def from_yaml(
     """
     file = Path(path) if path else shipped
     try:
-        return build(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return build(_parsed(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise LabError(f"There is no {called} in {file} ({error.strerror}): check {check}.") from error
     except ValidationError as error:
@@ -172,6 +173,9 @@ def from_yaml(
         raise LabError(
             f"{file} is no {short or called} that can be read: look at {shipped.name} for an example."
         ) from error
+
+
+_parsed = lru_cache(maxsize=16)(yaml.safe_load)  # by text: every plan of a run asks what the file says
 
 
 def _read(path: Path) -> dict[str, Any]:

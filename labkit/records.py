@@ -150,11 +150,11 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file as dicts; an absent file has none."""
+def read_jsonl(path: Path, having: str = "") -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file as dicts, of those alone whose line has these words; an absent file has none."""
     if not path.exists():
         return
     with open(path, encoding="utf-8") as f:
         for line in f:
-            if line.strip():
+            if line.strip() and having in line:
                 yield json.loads(line)

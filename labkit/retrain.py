@@ -139,9 +139,9 @@ class _Asked(Lab):
         self.__dict__["source"] = _Shown(lab.source, demonstrations)
         self._asked, self._parents, self._given, self._mix = name, parents, votes, mix
 
-    def plan(self, name: str) -> Plan:
+    def plan(self, name: str, known: dict[str, Plan] | None = None) -> Plan:
         if name != self._asked:
-            return super().plan(name)
+            return super().plan(name, known)
         node = stages.GRAPH[name]
         settings = _settings(self, node.stage, self._given, self._mix)
         shared = {s: self.recipe[s].model_dump(mode="json", exclude={"bootstrap"}) for s in ("model", "answers")}

@@ -64,7 +64,7 @@ function stock(counts) {
 }
 
 function render({ model, el }) {
-  let [now, known, asked] = [null, "", false];
+  let [now, known, asked, refused] = [null, "", false, ""]; // `refused`: what there was when a retraining was refused
   const root = frame(el, "Retrain on your votes", (key) => key === "r" && !go.hidden && (go.click(), true));
   root.classList.add("loop");
   const who = make("span", { class: "lab-faint" });
@@ -90,6 +90,8 @@ function render({ model, el }) {
     root.focus(); // the button goes away, and with it the keys would go to JupyterLab
     paint();
   }
+
+  const basis = () => JSON.stringify([now?.counts, now?.method, now?.mix, now?.exercise]);
 
   function tell(text, bad = false) {
     status.textContent = text;
@@ -124,6 +126,10 @@ function render({ model, el }) {
     const before = now;
     now = { ...now, ...all };
     asked &&= now.state === "idle" || (before && before.state === now.state && now.state !== "running");
+    if (refused && refused !== basis()) {
+      refused = "";
+      tell("");
+    }
     if (before && before.state !== now.state) {
       tell({ running: "Getting ready …", finished: `Done. ${now.result ? now.result.title : ""}` }[now.state] ?? now.said, now.state === "failed");
       if (now.state === "finished") setTimeout(() => root.isConnected && result.querySelector("h3")?.focus({ preventScroll: true }));
@@ -134,7 +140,7 @@ function render({ model, el }) {
   const [say, leave] = talk(model, {
     snapshot: news,
     news,
-    error: ({ text }) => ((asked = false), tell(text, true), paint()),
+    error: ({ text }) => ((asked = false), (refused = basis()), tell(text, true), paint()),
   });
   root.addEventListener("focusin", (event) => root.contains(event.relatedTarget) || say("look")); // votes may have come meanwhile
   say("ready");

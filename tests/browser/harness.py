@@ -154,6 +154,14 @@ class Notebook(Tab):
         self.awaited("async theme => { await jupyterapp.commands.execute('apputils:change-theme', {theme}); }", name)
         self.wait(f"() => document.body.dataset.jpThemeName === '{name}'")
 
+    def look(self, name: str, selector: str = ".lab-view") -> None:
+        """A picture in dark and one in light, in which it stays; raises where axe finds something serious in either."""
+        for theme in ("dark", "light"):
+            self.dress(theme)
+            found = self.axe(selector)
+            assert not found, f"{theme}: " + "\n".join(found)
+            self.shot(name, selector)
+
     def _settle(self, seconds: float = 60) -> None:
         self.wait("() => window.jupyterapp && window.jupyterapp.restored", seconds)
         self.awaited("async () => { await jupyterapp.restored; jupyterapp.shell.collapseLeft(); }")

@@ -54,10 +54,10 @@ VERDICTS = {"a": ((1, 2), ""), "b": ((2, 1), ""), "t": ((1, 1), ""), "x": ((1, 1
 class Page:
     """A notebook with the labeller in it, and the store behind it seen from outside."""
 
-    def __init__(self, notebook: Callable[..., Notebook], tmp_path: Path, mode: str, theme: str) -> None:
+    def __init__(self, notebook: Callable[..., Notebook], tmp_path: Path, mode: str) -> None:
         self.folder, address = tmp_path, f"sqlite:///{tmp_path / 'votes.sqlite'}"
         self.store = VoteStore(address)
-        self.book = notebook([SETUP.format(address=address, mode=mode, nasty=NASTY), "view"], theme=theme)
+        self.book = notebook([SETUP.format(address=address, mode=mode, nasty=NASTY), "view"])
         self.keyboard = self.book.page.keyboard
         self.cells = self.count_cells()
         self.begin()
@@ -130,7 +130,7 @@ def said(votes: list[Vote]) -> list[Any]:
 
 @pytest.fixture
 def labeller(notebook: Callable[..., Notebook], tmp_path: Path) -> Callable[..., Page]:
-    return lambda mode="pair", theme="light": Page(notebook, tmp_path, mode, theme)
+    return lambda mode="pair": Page(notebook, tmp_path, mode)
 
 
 def test_twenty_keys_in_a_burst_meet_twenty_items(labeller: Callable[..., Page]) -> None:
@@ -145,14 +145,12 @@ def test_twenty_keys_in_a_burst_meet_twenty_items(labeller: Callable[..., Page])
     assert "40 of 60" in page.texts(".label-pace")[0]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_pair_with_reasons_and_a_better_answer_then_undo(labeller: Callable[..., Page], theme: str) -> None:
-    page = labeller(theme=theme)
+def test_a_pair_with_reasons_and_a_better_answer_then_undo(labeller: Callable[..., Page]) -> None:
+    page = labeller()
     assert page.book.page.locator(".lab-view img").count() == 0 and NASTY in page.texts(".label-prompt")[0]
     page.press("a13e")
     page.keyboard.type("dd, said <b>nobody</b>.")
-    page.book.shot("label-pair")
-    assert not page.book.axe()
+    page.book.look("label-pair")
     page.keyboard.press("Control+Enter")  # neither runs the cell nor breaks a line
     page.press("x")
     page.keyboard.press("ArrowRight")
@@ -168,14 +166,12 @@ def test_a_pair_with_reasons_and_a_better_answer_then_undo(labeller: Callable[..
     assert page.count_cells() == page.cells and not page.book.errors
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_ranking_by_keys_and_by_dragging(labeller: Callable[..., Page], theme: str) -> None:
+def test_a_ranking_by_keys_and_by_dragging(labeller: Callable[..., Page]) -> None:
     """B before A, D as good as C; then, by hand, the last card to the top."""
-    page = labeller("ranking", theme)
+    page = labeller("ranking")
     for key in ["ArrowDown", " ", "ArrowUp", " ", "ArrowDown", "ArrowDown", "ArrowDown", "="]:
         page.keyboard.press(key)
-    page.book.shot("label-ranking")
-    assert not page.book.axe()
+    page.book.look("label-ranking")
     page.keyboard.press("Enter")
     [vote] = page.votes(1)
     assert [vote.ranks[i] for i in vote.shown] == [2, 1, 3, 3] and len(vote.pairs()) == 5
@@ -201,11 +197,9 @@ def test_a_ranking_by_keys_and_by_dragging(labeller: Callable[..., Page], theme:
     assert page.count_cells() == page.cells and not page.book.errors
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_thumbs_another_mode_and_another_rater(labeller: Callable[..., Page], theme: str) -> None:
-    page = labeller("thumb", theme)
-    page.book.shot("label-thumb")
-    assert not page.book.axe()
+def test_thumbs_another_mode_and_another_rater(labeller: Callable[..., Page]) -> None:
+    page = labeller("thumb")
+    page.book.look("label-thumb")
     page.press("gbs")
     assert [(v.ranks, v.flag) for v in page.votes(3)] == [((1,), ""), ((2,), ""), ((), "skip")]
     page.book.page.get_by_role("button", name="Pairs").click()
