@@ -81,6 +81,11 @@ def arguments(job: Job, *, rows: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def held(steps: int) -> dict[str, Any]:
+    """How RL's rate goes (transformers' warmup_stable_decay): up in a twentieth of the steps, level, down in the last four tenths."""
+    return {"num_warmup_steps": steps // 20, "num_decay_steps": round(0.4 * steps), "decay_type": "linear"}
+
+
 def train(trainer: Any) -> None:
     """Train, with the lab's log as the only voice."""
     trainer.remove_callback(PrinterCallback)

@@ -180,7 +180,7 @@ def test_a_dear_kl_holds_the_policy_at_the_reference(tok: Any, monkeypatch: pyte
     moved = {}
     for beta in (0.0, 5.0):
         ppo = build(tok, learning_rate=1e-2, kl=beta, epochs=2)
-        for _ in range(8):
+        for _ in range(20):  # to the end of the rate
             r = ppo.rollout(PROMPTS)
             ppo.learn(r)
         moved[beta] = losses.k3(r.logps, r.ref_logps)[r.mask].mean().item()
@@ -221,12 +221,15 @@ def test_returns_that_are_all_alike_give_finite_metrics(tok: Any, monkeypatch: p
     assert all(math.isfinite(v) for v in ppo.learn(ppo.rollout(PROMPTS)).values())
 
 
-def test_the_rate_rises_holds_and_falls_to_nothing() -> None:
-    """Twenty steps: one of warm-up, level while eight or more are left, then an eighth less each time."""
-    rate = stage.rate_share(20)
-    assert [rate(step) for step in (0, 1, 11, 12, 16, 19, 20)] == pytest.approx([1, 1, 1, 1, 0.5, 0.125, 0])
-    assert [stage.rate_share(60)(step) for step in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1]), "three steps of 60"
-    assert stage.rate_share(1)(0) == 1, "a single step learns"
+def test_the_rate_rises_holds_and_falls_to_nothing(tok: Any) -> None:
+    """Eighty steps: four of warm-up, level until 32 are left, then a thirty-second less each time."""
+    ppo, seen = build(tok), []
+    for _ in range(81):
+        seen.append(ppo.rates[0].get_last_lr()[0] / ppo.s.learning_rate)
+        for optimizer, rate in zip(ppo.optimizers, ppo.rates, strict=True):
+            optimizer.step()
+            rate.step()
+    assert [seen[step] for step in (0, 2, 4, 48, 64, 79, 80)] == pytest.approx([0, 0.5, 1, 1, 0.5, 1 / 32, 0])
 
 
 def test_the_value_network_begins_at_the_mean_reward_on_the_reward_models_body(tok: Any, tmp_path: Path) -> None:

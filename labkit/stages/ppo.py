@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from labkit.job import Job
 
 VERSION = 2
-HOLD = 0.6  # share of the steps before the rate falls
 
 
 class Settings(Section):
@@ -39,7 +38,7 @@ class Settings(Section):
     epochs: int = Field(2, ge=1, le=8, description="times that each round's answers are learned from")
     learning_rate: float = Field(4.5e-4, gt=0, description="peak rate of the policy; 1e-6 to 1e-5 for large models")
     value_learning_rate: float = Field(8e-4, gt=0, description="peak rate of the value network")
-    kl: float = Field(0.15, ge=0, description="β, the price of a nat of KL to the reference, in rewards; 0: none")
+    kl: float = Field(0.25, ge=0, description="β, the price of a nat of KL to the reference, in rewards; 0: none")
     adaptive_kl: bool = Field(False, description="steer β so that KL meets kl_target (Ziegler et al. 2019)")
     kl_target: float = Field(6.0, gt=0, description="nats an answer that adaptive β aims at")
     kl_horizon: float = Field(1e4, gt=0, description="answers over which adaptive β adjusts")
@@ -80,6 +79,9 @@ class PPO:
     def __init__(self, settings: Settings, *, policy: Any, reference: Any, reward_model: Any, value_model: Any,
                  tokenizer: Any, max_tokens: int, steps: int, seed: int) -> None:  # fmt: skip
         import torch
+        from transformers import get_wsd_schedule as schedule
+
+        from labkit import training
 
         self.s, self.policy, self.reference = settings, policy, reference
         self.reward_model, self.value_model, self.tokenizer = reward_model, value_model, tokenizer
@@ -90,7 +92,7 @@ class PPO:
             torch.optim.Adam(p, lr=rate, eps=1e-5, fused=True)
             for p, (_, rate) in zip(self.trained, groups, strict=True)
         ]
-        self.rates = [torch.optim.lr_scheduler.LambdaLR(o, rate_share(steps)) for o in self.optimizers]
+        self.rates = [schedule(o, num_training_steps=steps, **training.held(steps)) for o in self.optimizers]
         self.order = random.Random(seed)
 
     def values(self, prompts: list[list[int]], answers: list[list[int]]) -> tuple[Any, Any]:
@@ -215,12 +217,6 @@ def _stack(parts: list[Any], width: int) -> Any:
     import torch
 
     return torch.cat([torch.nn.functional.pad(p, (0, width - p.shape[1])) for p in parts])
-
-
-def rate_share(steps: int) -> Callable[[int], float]:
-    """The share of the peak rate at each step: up over a twentieth of them, level until HOLD, then straight to zero."""
-    warm, fall = max(1, steps // 20), (1 - HOLD) * steps
-    return lambda step: min((step + 1) / warm, 1.0, max(steps - step, 0) / fall)
 
 
 def new_value_model(path: Path, **load: Any) -> Any:

@@ -29,7 +29,7 @@ from labkit.records import Prompt
 if TYPE_CHECKING:
     from labkit.job import Job
 
-VERSION = 1
+VERSION = 2
 
 
 class Settings(Section):
@@ -41,7 +41,7 @@ class Settings(Section):
     accumulate: int = Field(1, ge=1, description="parts that a minibatch is split into when memory is short")
     epochs: int = Field(2, ge=1, le=8, description="times that each round's answers are learned from")
     learning_rate: float = Field(4.5e-4, gt=0, description="peak rate; 1e-6 to 1e-5 for large models")
-    kl: float = Field(0.15, ge=0, description="β, the price of a nat of KL to the reference; 0: none")
+    kl: float = Field(0.25, ge=0, description="β, the price of a nat of KL to the reference; 0: none")
     clip: float = Field(0.2, gt=0, description="ε of the clipped ratio")
     unended_score: float = Field(-2.0, description="reward of an answer that did not end in time")
     threads: int = Field(1, ge=1, description="CPU threads; part of the run's identity")
@@ -211,11 +211,14 @@ def trainer(job: Job, model: Any, tokenizer: Any, rows: Any, reward: Any) -> Any
         )
     per_round = s.epochs * s.batch // s.minibatch
     steps = s.iterations * per_round
+    rate = training.held(steps)
+    warmup = rate.pop("num_warmup_steps")
     shared = training.arguments(
         job, rows=len(rows), per_device_train_batch_size=s.minibatch // s.accumulate, generation_batch_size=s.batch,
-        num_iterations=s.epochs, num_generations=s.group, num_train_epochs=1, max_steps=steps, warmup_steps=steps // 20,
-        lr_scheduler_type="linear", adam_epsilon=1e-5, logging_steps=per_round, logging_first_step=False, beta=s.kl,
-        epsilon=s.clip, max_completion_length=job.recipe["answers"].max_tokens, shuffle_dataset=False, disable_dropout=True,
+        num_iterations=s.epochs, num_generations=s.group, num_train_epochs=1, max_steps=steps, lr_scheduler_kwargs=rate,
+        warmup_steps=warmup, lr_scheduler_type="warmup_stable_decay", adam_epsilon=1e-5,
+        logging_steps=per_round, logging_first_step=False, beta=s.kl, epsilon=s.clip,
+        max_completion_length=job.recipe["answers"].max_tokens, shuffle_dataset=False, disable_dropout=True,
     )  # fmt: skip
     shared = {k: v for k, v in shared.items() if k not in ("max_length", "activation_offloading", "dataset_num_proc")}
     make, config = {
