@@ -37,8 +37,9 @@ def figure(title: str, *, subtitle: str = "", x: str = "", y: str = "", height: 
                 "subtitle": {"text": subtitle},
                 "x": 0.01,
                 "xanchor": "left",
-                "y": 0.96,
+                "y": 1,
                 "yanchor": "top",
+                "pad": {"t": 15},  # in pixels: however tall the figure is, the title stands in its margin
             },
             "title_font_size": 16,
             "title_subtitle_font_size": 12.5,
