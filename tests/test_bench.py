@@ -51,3 +51,10 @@ def test_ppo_needs_the_other_environment() -> None:
         bench.main(["ppo"])
     with pytest.raises(LabError, match="cannot be started .* give the python of the environment with TRL 1.12"):
         against.Theirs("/no/such/python", Path(__file__).parent)
+
+
+def test_pretrainings_threads_are_compared_on_the_same_steps() -> None:
+    from labkit.bench import threads
+
+    found = threads.turns(1, steps=2)
+    assert len(found.values) == 1 and min(found.values[0]) > 0 and found.unit == "ms a step"

@@ -61,15 +61,15 @@ def seconds(work: Callable[[], object], *, clock: Callable[[], float] = time.per
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("what", nargs=-1, type=click.Choice(["sampling", "ppo", "page", "import"]))
+@click.argument("what", nargs=-1, type=click.Choice(["sampling", "ppo", "pretrain", "page", "import"]))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns that count.")
 @click.option("--model", type=click.Path(exists=True, path_type=Path), help="A model folder; none: random weights.")
 @click.option("--trl-python", metavar="PATH", help="Python of an environment with TRL 1.12.0, for `ppo`.")
 @click.option("--outputs", default="outputs", show_default=True, metavar="DIR", help="Where bench.json goes.")
 def _bench(what: tuple[str, ...], rounds: int, model: Path | None, trl_python: str | None, outputs: str) -> None:
-    """Measure sampling against generate, PPO against TRL 1.12's, a page's overhead, and the time to the first help."""
+    """Measure sampling against generate, PPO against TRL 1.12's, pretraining's threads, a page, and the time to the first help."""
     from labkit import runs
-    from labkit.bench import against, start_up
+    from labkit.bench import against, start_up, threads
 
     if "ppo" in what and not trl_python:
         raise LabError(
@@ -79,6 +79,7 @@ def _bench(what: tuple[str, ...], rounds: int, model: Path | None, trl_python: s
         )
     measures: dict[str, Callable[[], Turns]] = {
         "import": lambda: start_up.imports(rounds),
+        "pretrain": lambda: threads.turns(rounds),
         "page": lambda: start_up.page(rounds),
         "sampling": lambda: against.sampling_turns(rounds, model),
         "ppo": lambda: against.ppo_turns(rounds, str(trl_python), model),
