@@ -10,6 +10,7 @@ A ratio above 1 means that the lab's side (A) is faster. The table is printed an
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -68,6 +69,7 @@ def seconds(work: Callable[[], object], *, clock: Callable[[], float] = time.per
 @click.option("--outputs", default="outputs", show_default=True, metavar="DIR", help="Where bench.json goes.")
 def _bench(what: tuple[str, ...], rounds: int, model: Path | None, trl_python: str | None, outputs: str) -> None:
     """Measure sampling against generate, PPO against TRL 1.12's, pretraining's threads, a page, and the time to the first help."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as pages have it: a thread that waits gives its core away soon
     from labkit import runs
     from labkit.bench import against, start_up, threads
 
