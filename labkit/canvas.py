@@ -74,7 +74,7 @@ def spans(names: Iterable[str]) -> str:
 
 def bar(value: Any, ci: Any) -> tuple[list[float], list[float]]:
     """Lengths of an error bar above and below."""
-    return ([ci[1] - value], [value - ci[0]]) if ci else ([0], [0])
+    return ([round(ci[1] - value, 6)], [round(value - ci[0], 6)]) if ci else ([0], [0])
 
 
 def error(value: Any, ci: Any, paint: str) -> dict[str, Any]:

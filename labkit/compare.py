@@ -118,11 +118,10 @@ class Comparison:
 
     def measured(self, author: str, name: str) -> np.ndarray:
         """(N,): a grade (`rude`), or `kl` or `tokens`, averaged over a prompt's answers; NaN for none."""
-        out = []
-        for p in self.prompts:
-            mine = self.answers[author][p.id]
-            out.append(_mean(getattr(a, name) if name in ("kl", "tokens") else a.grades.get(name) for a in mine))
-        return np.array(out, dtype=float)
+        mine, own = self.answers[author], name in ("kl", "tokens")
+        return np.array(
+            [_mean(getattr(a, name) if own else a.grades.get(name) for a in mine[p.id]) for p in self.prompts]
+        )
 
     def interval(self, values: np.ndarray) -> tuple[float | None, list[float] | None]:
         """Mean and [low, high] of one value a prompt, to six digits; (None, None) where no prompt has a value."""
@@ -270,7 +269,8 @@ def join(
     """Join the runs' answers on the prompts that all of them have answered, scored by `score`.
 
     Two runs with one author (two `dpo` runs) stand apart under their run's id. An empty `score` compares only what needs
-    no judge: lengths, refusals, KL. None is the best judge that has scored everybody, never the proxy that a policy climbed. Raises LabError when there are no answers, no such score, or no prompt in common.
+    no judge: lengths, refusals, KL. None is the best judge that has scored everybody, never the proxy that a policy climbed.
+    Raises LabError when there are no answers, no such score, or no prompt in common.
     """
     groups, owners = _groups(runs, split)
     if not groups:

@@ -141,11 +141,7 @@ def _votes(run: Run) -> list[dict[str, Any]]:
 def _written(run: Run) -> tuple[int, int, int]:
     """Answers, tokens and letters of the run, or of the nearest one that it was made from, on the validation prompts."""
     for one in runs.lineage(run):
-        rows = [
-            r
-            for r in read_jsonl(one.path / "answers.jsonl", '"split": "validation"')
-            if r["prompt"]["split"] == "validation"
-        ]
+        rows = [r for r in read_jsonl(one.path / "answers.jsonl") if r["prompt"]["split"] == "validation"]
         if letters := sum(len(r["text"]) for r in rows):
             return len(rows), sum(r["tokens"] for r in rows), letters
     return 0, 0, 0

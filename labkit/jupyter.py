@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from labkit.pipeline import NOTEBOOKS, ROOT
+from labkit.pipeline import NOTEBOOKS, ROOT, SPIN
 
 
 def serve(port: int, *, browser: bool = True) -> int:
@@ -32,13 +32,9 @@ def serve(port: int, *, browser: bool = True) -> int:
         *(("--allow-root",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()),
     ]
     env = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    env.setdefault(
-        "GOMP_SPINCOUNT", "10000"
-    )  # as in `labkit run`: else two threads on a busy machine answer at a crawl
-    if os.name == "posix":
-        os.execve(
-            command[0], command, env
-        )  # the server takes this process over: Ctrl-C and kill reach it, and it alone
+    env.setdefault(*SPIN)
+    if os.name == "posix":  # the server takes this process over: Ctrl-C and kill reach it, and it alone
+        os.execve(command[0], command, env)
     return subprocess.call(command, env=env)
 
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent  # an editable install: the notebooks stand beside the package
 NOTEBOOKS = ROOT / "notebooks"
 REPORT = "report"
+SPIN = (
+    "GOMP_SPINCOUNT",
+    "10000",
+)  # torch's threads that spin long for each other collapse when another process wants a core
 
 
 @dataclass
@@ -230,8 +234,7 @@ def environment(lab: Lab) -> dict[str, str]:
     """What the kernels' environment holds: the same hashing in every process, and no network for the embedded world."""
     env = {**os.environ, "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    # Two threads that spin long for each other collapse when another process wants a core; a short spin costs nothing.
-    env.setdefault("GOMP_SPINCOUNT", "10000")
+    env.setdefault(*SPIN)
     env.pop("JPY_SESSION_NAME", None)  # started from a page's terminal or cell: these kernels have no page all the same
     if lab.recipe["data"].source == "world" and not lab.recipe["model"].path:
         env["HF_HUB_OFFLINE"] = "1"

@@ -65,7 +65,7 @@ def cake(runs: Mapping[str, Any]) -> go.Figure:
 
 def _tiers(fig: go.Figure, i: int, of: int, measure: str, values: Mapping[str, float], words: Any) -> None:
     """One measure: a tier a stage, as wide as the power of ten of its figure."""
-    widths = [math.log10(1 + max(0, v)) for v in values.values()]
+    widths = [round(math.log10(1 + max(0, v)), 4) for v in values.values()]
     fig.add_bar(
         x=widths, base=[-w / 2 for w in widths], y=[escape(step(n)) for n in values], orientation="h", xaxis=f"x{i}", width=0.86,
         marker={"color": [colour(n) for n in values], "opacity": 0.3, "cornerradius": 5},

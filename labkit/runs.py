@@ -73,9 +73,8 @@ class Run:
 
     def answers(self, split: str | None = None, *, author: str | None = None) -> list[Answer]:
         """Its answers to the evaluation prompts."""
-        having = (
-            f'"split": "{split}"' if split else ""
-        )  # as `write_jsonl` spells it: other splits' rows are not even parsed
+        # Other splits' rows are not even parsed: `write_jsonl` spells a row's split so.
+        having = f'"split": "{split}"' if split else ""
         rows = (Answer.from_json(r) for r in read_jsonl(self.path / "answers.jsonl", having))
         return [
             a for a in rows if (split is None or a.prompt.split == split) and (author is None or a.author == author)

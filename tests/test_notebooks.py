@@ -135,6 +135,6 @@ def test_every_page_runs_cold_and_leaves_a_page_that_can_be_read(tmp_path: Path,
         assert not loud, f"{name} prints what no reader wants to see: {loud}"
         assert not [i for i, o in outputs if any("widget-view" in kind for kind in o.get("data", {}))], name
         assert "widgets" not in page.metadata, f"{name} keeps the state of widgets"
-        assert (lab.home / "notebooks" / f"{name}.ipynb").stat().st_size < 500_000
+        assert (lab.home / "notebooks" / f"{name}.ipynb").stat().st_size < 400_000
     again = pipeline.run(lab, cold=True)
     assert not again.made and len(again.kept) == len(pages)

@@ -125,4 +125,5 @@ def test_no_file_is_tied_to_a_machine(root: Path) -> None:
     """No address of a package index and no absolute path in what is installed from."""
     for name in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile", ".ci/run"):
         text = (root / name).read_text(encoding="utf-8")
-        assert not re.search(r"https?://|/home/|/work/|/root/|index-url", text), name
+        assert not re.search(r"https?://|index-url", text), name
+        assert set(re.findall(r"/([A-Za-z][\w.-]*)/", text)) <= {"usr", "bin", "dev", "postgresql"}, name

@@ -69,8 +69,9 @@ def seconds(work: Callable[[], object], *, clock: Callable[[], float] = time.per
 @click.option("--outputs", default="outputs", show_default=True, metavar="DIR", help="Where bench.json goes.")
 def _bench(what: tuple[str, ...], rounds: int, model: Path | None, trl_python: str | None, outputs: str) -> None:
     """Measure sampling against generate, PPO against TRL 1.12's, pretraining's threads, a page, and the time to the first help."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as pages have it: a thread that waits gives its core away soon
-    from labkit import runs
+    from labkit import pipeline, runs
+
+    os.environ.setdefault(*pipeline.SPIN)  # as pages have it; torch reads it when it is first imported
     from labkit.bench import against, start_up, threads
 
     if "ppo" in what and not trl_python:
